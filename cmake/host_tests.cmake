@@ -1,0 +1,36 @@
+# The pure rooms for the host, and a unit test program for each: tests/unit mirrors the tree.
+set(host_flags -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+add_library(host_pure INTERFACE)
+foreach(room ${pure_rooms})
+  string(REPLACE "/" "_" name ${room})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp)
+  if(sources)
+    add_library(host_${name} STATIC ${sources})
+    target_compile_options(host_${name} PRIVATE ${host_flags} ${warnings})
+    target_include_directories(host_${name} PRIVATE ${PROJECT_SOURCE_DIR})
+    list(APPEND host_libraries host_${name})
+  endif()
+endforeach()
+
+add_library(catch_main STATIC ${PROJECT_SOURCE_DIR}/tests/unit/catch_main.cpp)
+target_compile_options(catch_main PRIVATE ${host_flags})
+
+foreach(room ${pure_rooms})
+  string(REPLACE "/" "_" name ${room})
+  file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/unit/${room}/*.cpp)
+  if(tests)
+    add_executable(unit_${name} ${tests})
+    target_compile_options(unit_${name} PRIVATE ${host_flags} ${warnings})
+    target_include_directories(unit_${name} PRIVATE ${PROJECT_SOURCE_DIR})
+    target_link_options(unit_${name} PRIVATE -fsanitize=address,undefined)
+    # Rooms depend on one another in layers; the group spares us from spelling the order twice.
+    target_link_libraries(unit_${name} PRIVATE catch_main -Wl,--start-group ${host_libraries} -Wl,--end-group)
+    add_test(NAME unit.${name} COMMAND unit_${name})
+  endif()
+endforeach()
+
+# Oracles: well-kept libraries that our own code is compared with.
+if(TARGET unit_vmm_decode)
+  target_link_libraries(unit_vmm_decode PRIVATE Zydis)
+endif()

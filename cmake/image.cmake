@@ -1,0 +1,1 @@
+# The freestanding image: build/bulkhead.elf.
