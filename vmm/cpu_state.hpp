@@ -93,8 +93,8 @@ struct Event {
 namespace exception {
 constexpr Vector divide_error{0}, debug{1}, breakpoint{3}, overflow{4}, bound_range{5}, invalid_opcode{6},
     device_not_available{7}, double_fault{8}, invalid_tss{10}, segment_not_present{11}, stack_fault{12},
-    general_protection{13}, page_fault{14}, x87_error{16}, alignment_check{17}, machine_check{18}, simd_error{19},
-    virtualization{20}, control_protection{21};
+    general_protection{13}, page_fault{14}, x87_error{16}, alignment_check{17}, machine_check{18},
+    simd_error{19}, virtualization{20}, control_protection{21};
 }  // namespace exception
 
 [[nodiscard]] constexpr Event make_exception(Vector vector, std::optional<u32> error_code = std::nullopt) {
@@ -103,7 +103,9 @@ constexpr Vector divide_error{0}, debug{1}, breakpoint{3}, overflow{4}, bound_ra
 [[nodiscard]] constexpr Event make_general_protection(u32 error_code = 0) {
     return make_exception(exception::general_protection, error_code);
 }
-[[nodiscard]] constexpr Event make_invalid_opcode() { return make_exception(exception::invalid_opcode); }
+[[nodiscard]] constexpr Event make_invalid_opcode() {
+    return make_exception(exception::invalid_opcode);
+}
 [[nodiscard]] constexpr Event make_page_fault(u64 address, u32 error_code) {
     Event event = make_exception(exception::page_fault, error_code);
     event.fault_address = address;

@@ -1,5 +1,5 @@
-// A VM exit in words both vendors share: the lower of the two seams between the VMM and its backends. A backend
-// decodes what the hardware reported into this; everything above decides on this alone.
+// A VM exit in words both vendors share: the lower of the two seams between the VMM and its backends. A
+// backend decodes what the hardware reported into this; everything above decides on this alone.
 #pragma once
 
 #include <optional>
@@ -44,10 +44,11 @@ enum class ExitReason : u8 {
     triple_fault,
     init_signal,
     sipi,
-    undefined_instruction,  // an instruction the virtual processor does not have (VMX, SVM, GETSEC, ENCLS, ...): #UD
+    undefined_instruction,  // an instruction the virtual processor does not have (VMX, SVM, GETSEC, ENCLS,
+                            // ...): #UD
     page_modification_log_full,
-    spurious,       // nothing to do: re-enter
-    entry_failure,  // the hardware refused the guest's state; VcpuBackend::explain() says which field
+    spurious,        // nothing to do: re-enter
+    entry_failure,   // the hardware refused the guest's state; VcpuBackend::explain() says which field
     hardware_error,  // nested table misconfigured, unknown exit code, VMfail: this VM stops, with a report
     count
 };
@@ -92,8 +93,8 @@ struct NestedPageFault {
     bool read = false;
     bool write = false;
     bool fetch = false;
-    bool present = false;         // the nested entry was present: a permission fault, not a hole
-    bool during_walk = false;     // the access was the guest's page walk's own, to a paging structure
+    bool present = false;      // the nested entry was present: a permission fault, not a hole
+    bool during_walk = false;  // the access was the guest's page walk's own, to a paging structure
     bool linear_known = false;
     GuestVirtual linear{};
     // The instruction's bytes where the hardware supplies them (AMD decode assists); 0 where it does not.
@@ -123,8 +124,8 @@ struct Exit {
     ExitReason reason = ExitReason::spurious;
     // The length of the exiting instruction where the hardware tells it; 0: decode to know.
     u8 instruction_length = 0;
-    // An event whose delivery through the guest's IDT this exit broke off; it is delivered again on entry unless
-    // the exit's handling says otherwise.
+    // An event whose delivery through the guest's IDT this exit broke off; it is delivered again on entry
+    // unless the exit's handling says otherwise.
     std::optional<Event> interrupted{};
     u64 raw_code = 0;  // the vendor's own code, for reports
     union {

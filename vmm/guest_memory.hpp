@@ -1,4 +1,5 @@
-// A VM's RAM, as the hypervisor sees it: guest-physical ranges backed by host-virtual memory of the VM's own arena.
+// A VM's RAM, as the hypervisor sees it: guest-physical ranges backed by host-virtual memory of the VM's own
+// arena.
 #pragma once
 
 #include <span>
@@ -25,8 +26,8 @@ class GuestMemory {
     // The host address of [address, address + length), or null unless it lies wholly within one range.
     [[nodiscard]] u8* at(GuestPhysical address, u64 length) const;
 
-    // Copies, crossing adjacent ranges where need be. False, with nothing promised about the buffer, where some
-    // byte is not RAM.
+    // Copies, crossing adjacent ranges where need be. False, with nothing promised about the buffer, where
+    // some byte is not RAM.
     [[nodiscard]] bool read(GuestPhysical address, MutableBytes to) const;
     [[nodiscard]] bool write(GuestPhysical address, Bytes from) const;  // ignores `writable`: for the loader
     [[nodiscard]] bool fill(GuestPhysical address, u64 length, u8 value) const;

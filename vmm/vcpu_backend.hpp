@@ -10,9 +10,10 @@ namespace bulkhead {
 
 // How much of the local APIC the hardware virtualises.
 enum class ApicAssist : u8 {
-    none,        // every access exits
-    tpr,         // TPR and CR8 do not exit; the rest does
-    full,        // register reads, TPR, EOI and self-IPI do not exit; interrupts are delivered by hardware from the IRR
+    none,  // every access exits
+    tpr,   // TPR and CR8 do not exit; the rest does
+    full,  // register reads, TPR, EOI and self-IPI do not exit; interrupts are delivered by hardware from the
+           // IRR
 };
 
 enum class ApicMode : u8 { disabled, xapic, x2apic };
@@ -22,15 +23,15 @@ class VcpuBackend {
     // General registers as of the last exit; what is written here holds on the next entry.
     GeneralRegisters gprs{};
 
-    // Enters the guest until an exit that someone has to act on. `deadline`: host TSC value at which the host wants
-    // the core back at the latest (ExitReason::preemption); ~0: never. Interrupts of the host end it at any time.
-    // Runs with host interrupts disabled before and after; a host interrupt that ended it stays pending or was
-    // handled on the way, as the vendor's hardware has it.
+    // Enters the guest until an exit that someone has to act on. `deadline`: host TSC value at which the host
+    // wants the core back at the latest (ExitReason::preemption); ~0: never. Interrupts of the host end it at
+    // any time. Runs with host interrupts disabled before and after; a host interrupt that ended it stays
+    // pending or was handled on the way, as the vendor's hardware has it.
     [[nodiscard]] virtual Exit run(u64 deadline) = 0;
 
     [[nodiscard]] virtual u64 read(Register which) const = 0;
-    // Writing CR0, CR3, CR4 or EFER sets the guest-visible value and adjusts what depends on it (mode controls,
-    // PDPTEs, TLB tags). The value was vetted by the caller.
+    // Writing CR0, CR3, CR4 or EFER sets the guest-visible value and adjusts what depends on it (mode
+    // controls, PDPTEs, TLB tags). The value was vetted by the caller.
     virtual void write(Register which, u64 value) = 0;
     [[nodiscard]] virtual Segment segment(SegmentName which) const = 0;
     virtual void set_segment(SegmentName which, const Segment& value) = 0;
@@ -53,7 +54,8 @@ class VcpuBackend {
     // The value the guest's RDTSC adds to the host's TSC.
     virtual void set_tsc_offset(u64 offset) = 0;
 
-    // Local APIC. `page` in the backend's reset parameters is the architectural register page, shared with hardware.
+    // Local APIC. `page` in the backend's reset parameters is the architectural register page, shared with
+    // hardware.
     [[nodiscard]] virtual ApicAssist apic_assist() const = 0;
     virtual void set_apic_mode(ApicMode mode) = 0;
     // full: vector of the highest request and of the highest in service (0: none).
@@ -71,11 +73,12 @@ class VcpuBackend {
     // Puts the processor into the state after RESET (Intel SDM Vol. 3A, table 9-1, June 2023 edition).
     virtual void reset() = 0;
 
-    // After ExitReason::entry_failure or hardware_error: which field is wrong, by the manual's rules, and why.
+    // After ExitReason::entry_failure or hardware_error: which field is wrong, by the manual's rules, and
+    // why.
     virtual void explain(Sink& sink) const = 0;
 
-    // Called when the core switches between vCPUs: everything that is neither general registers nor part of the
-    // hardware's own switch (x87 to AVX-512 state, XCR0, debug registers, syscall MSRs).
+    // Called when the core switches between vCPUs: everything that is neither general registers nor part of
+    // the hardware's own switch (x87 to AVX-512 state, XCR0, debug registers, syscall MSRs).
     virtual void load() = 0;
     virtual void save() = 0;
 

@@ -1,4 +1,5 @@
-// Little-endian values in byte spans that nobody has vetted: every read is bounds-checked, no alignment is assumed.
+// Little-endian values in byte spans that nobody has vetted: every read is bounds-checked, no alignment is
+// assumed.
 #pragma once
 
 #include <cstring>
@@ -16,7 +17,7 @@ using MutableBytes = std::span<u8>;
 
 // The object of type T at `offset`, or nothing if it does not lie wholly within `bytes`.
 template <class T>
-    requires std::is_trivially_copyable_v<T>
+requires std::is_trivially_copyable_v<T>
 [[nodiscard]] std::optional<T> read_at(Bytes bytes, u64 offset) {
     if (!range_within(offset, sizeof(T), bytes.size())) return std::nullopt;
     T value;
@@ -26,7 +27,7 @@ template <class T>
 
 // Writes `value` at `offset`; false, with nothing written, if it does not fit.
 template <class T>
-    requires std::is_trivially_copyable_v<T>
+requires std::is_trivially_copyable_v<T>
 [[nodiscard]] bool write_at(MutableBytes bytes, u64 offset, const T& value) {
     if (!range_within(offset, sizeof(T), bytes.size())) return false;
     std::memcpy(bytes.data() + offset, &value, sizeof(T));

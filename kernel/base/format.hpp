@@ -87,7 +87,7 @@ struct FormatString {
     std::string_view text;
 
     template <class T>
-        requires std::is_convertible_v<const T&, std::string_view>
+    requires std::is_convertible_v<const T&, std::string_view>
     consteval FormatString(const T& literal) : text(literal) {  // NOLINT: implicit on purpose
         if (detail::count_placeholders(text) != sizeof...(Arguments)) detail::not_a_valid_format_string();
     }
@@ -96,7 +96,8 @@ struct FormatString {
 void print_arguments(Sink& sink, std::string_view format, std::span<const FormatArgument> arguments);
 
 template <class... Arguments>
-void print(Sink& sink, FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
+void print(Sink& sink, FormatString<std::type_identity_t<Arguments>...> format,
+           const Arguments&... arguments) {
     if constexpr (sizeof...(Arguments) == 0) {
         print_arguments(sink, format.text, {});
     } else {

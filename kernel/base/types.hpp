@@ -33,7 +33,9 @@ class Address {
     constexpr explicit Address(u64 value) : value_(value) {}
 
     [[nodiscard]] constexpr u64 raw() const { return value_; }
-    [[nodiscard]] constexpr Address align_down(u64 alignment) const { return Address(value_ & ~(alignment - 1)); }
+    [[nodiscard]] constexpr Address align_down(u64 alignment) const {
+        return Address(value_ & ~(alignment - 1));
+    }
     [[nodiscard]] constexpr Address align_up(u64 alignment) const {
         return Address((value_ + alignment - 1) & ~(alignment - 1));
     }

@@ -1,6 +1,6 @@
 // A bus: which device answers which addresses. Port I/O and MMIO are two instances.
-// What no device claims behaves as an empty slot: reads are all-ones, writes are dropped. An access that spans
-// two devices, or the end of one, is split into bytes.
+// What no device claims behaves as an empty slot: reads are all-ones, writes are dropped. An access that
+// spans two devices, or the end of one, is split into bytes.
 #pragma once
 
 #include <string_view>

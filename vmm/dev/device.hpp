@@ -1,5 +1,5 @@
-// What a device model knows of the world: offsets into its own registers, an interrupt line and a clock. Never
-// its address, another device, or the host.
+// What a device model knows of the world: offsets into its own registers, an interrupt line and a clock.
+// Never its address, another device, or the host.
 #pragma once
 
 #include <string_view>
@@ -23,9 +23,9 @@ class IrqLine {
     ~IrqLine() = default;
 };
 
-// A chip. `offset` is relative to the region under which the chip was put on a bus (a chip with several regions
-// is several `Region`s on the bus, distinguished by a base offset of the chip's own choosing); `size` is 1, 2, 4
-// or 8 bytes. A read returns the value in its `size` low bytes; the bus drops higher ones.
+// A chip. `offset` is relative to the region under which the chip was put on a bus (a chip with several
+// regions is several `Region`s on the bus, distinguished by a base offset of the chip's own choosing); `size`
+// is 1, 2, 4 or 8 bytes. A read returns the value in its `size` low bytes; the bus drops higher ones.
 class Device {
   public:
     [[nodiscard]] virtual std::string_view name() const = 0;
@@ -36,11 +36,12 @@ class Device {
     // Power-on reset: every register as the data sheet says, all lines low.
     virtual void reset() = 0;
 
-    // When the device next wants expire() called, in guest time; `never` if no timer of it runs. A deadline in
-    // the past is due at once.
+    // When the device next wants expire() called, in guest time; `never` if no timer of it runs. A deadline
+    // in the past is due at once.
     [[nodiscard]] virtual Ticks deadline() const { return never; }
 
-    // Called at or after deadline(), with clock.now() >= deadline(). Work is bounded however late the call comes.
+    // Called at or after deadline(), with clock.now() >= deadline(). Work is bounded however late the call
+    // comes.
     virtual void expire() {}
 
   protected:
