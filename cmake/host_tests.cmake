@@ -34,3 +34,7 @@ endforeach()
 if(TARGET unit_vmm_decode)
   target_link_libraries(unit_vmm_decode PRIVATE Zydis)
 endif()
+
+# Checks of the source itself.
+add_test(NAME check.includes COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
+add_test(NAME check.format COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_format.sh)
