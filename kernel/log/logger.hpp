@@ -1,0 +1,122 @@
+// The hypervisor's log: lines with a level and a time, kept in a ring for dmesg and passed on to sinks
+// (serial line, screen). A line is one line: whatever is not printable ASCII becomes '?', so that text a
+// guest has a say in cannot drive a terminal or forge a prompt.
+#pragma once
+
+#include "kernel/base/fixed_vector.hpp"
+#include "kernel/log/log_ring.hpp"
+#include "kernel/sync/lock.hpp"
+
+namespace bulkhead {
+
+class MicrosecondClock {
+  public:
+    [[nodiscard]] virtual u64 microseconds() const = 0;  // since boot; never goes back
+
+  protected:
+    ~MicrosecondClock() = default;
+};
+
+// How many lines a source (say, one VM) may log in a second; the rest is counted. One for each source, used
+// under the logger's lock.
+class RateLimit {
+  public:
+    explicit constexpr RateLimit(u32 per_second = 10) : per_second_(per_second) {}
+    [[nodiscard]] u64 suppressed_total() const { return suppressed_total_; }
+
+  private:
+    friend class Logger;
+    u32 per_second_;
+    u32 in_window_ = 0;
+    u64 window_start_ = 0;
+    u64 suppressed_ = 0;
+    u64 suppressed_total_ = 0;
+};
+
+class Logger {
+  public:
+    static constexpr usize max_sinks = 4;
+
+    Logger(LogRing& ring, const MicrosecondClock& clock, InterruptFlag& interrupts)
+        : ring_(ring), clock_(clock), interrupts_(interrupts) {}
+    Logger(const Logger&) = delete;
+    Logger& operator=(const Logger&) = delete;
+
+    // Lines of `level` and more urgent ones go to `sink`, beginning with what is in the ring already. The
+    // sink is called with the logger's lock held and must not log. False when there are max_sinks.
+    [[nodiscard]] bool add_sink(Sink& sink, LogLevel level);
+    void remove_sink(Sink& sink);
+    void set_level(Sink& sink, LogLevel level);
+
+    // While deferred, lines only enter the ring; drain() passes them on. A core that runs a guest never waits
+    // for the serial line then.
+    void set_deferred(bool deferred) { deferred_ = deferred; }
+    // Passes up to `lines` lines to each sink that lags. True if some still lags.
+    bool drain(u32 lines = 8);
+
+    template <class... Arguments>
+    void error(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
+        write(LogLevel::error, nullptr, format, arguments...);
+    }
+    template <class... Arguments>
+    void warning(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
+        write(LogLevel::warning, nullptr, format, arguments...);
+    }
+    template <class... Arguments>
+    void info(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
+        write(LogLevel::info, nullptr, format, arguments...);
+    }
+    template <class... Arguments>
+    void debug(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
+        write(LogLevel::debug, nullptr, format, arguments...);
+    }
+    // For lines that a guest can cause: at most so many a second, then "N lines suppressed" once it calms
+    // down.
+    template <class... Arguments>
+    void limited(RateLimit& limit, LogLevel level, FormatString<std::type_identity_t<Arguments>...> format,
+                 const Arguments&... arguments) {
+        write(level, &limit, format, arguments...);
+    }
+    // Logs what `limit` still holds back, if its second is over. For a periodic caller, as a source may fall
+    // silent.
+    void report_suppressed(RateLimit& limit);
+
+    // From here on nobody waits for the lock, and nothing is deferred: the one core that is left reports a
+    // panic.
+    void enter_panic();
+
+    // Entry `sequence` or the oldest after it; see LogRing::read().
+    [[nodiscard]] bool read(u64 sequence, LogEntry& entry);
+
+  private:
+    struct Output {
+        Sink* sink = nullptr;
+        LogLevel level = LogLevel::info;
+        u64 next = 0;
+    };
+    class Guard;
+
+    template <class... Arguments>
+    void write(LogLevel level, RateLimit* limit, FormatString<std::type_identity_t<Arguments>...> format,
+               const Arguments&... arguments) {
+        if (limit != nullptr && !admit(*limit)) return;
+        FixedString<200> text;
+        print(text, format, arguments...);
+        submit(level, text);
+    }
+    [[nodiscard]] bool admit(RateLimit& limit);
+    bool close_window(RateLimit& limit, u64 now);
+    void submit(LogLevel level, std::string_view text);
+    void append(LogLevel level, std::string_view text);
+    bool pass_on(u32 lines);
+
+    LogRing& ring_;
+    const MicrosecondClock& clock_;
+    InterruptFlag& interrupts_;
+    TicketLock lock_;
+    FixedVector<Output, max_sinks> outputs_;
+    bool deferred_ = false;
+    bool panicking_ = false;
+};
+
+}  // namespace bulkhead
