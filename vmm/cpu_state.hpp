@@ -68,6 +68,7 @@ enum class Register : u8 {
     sysenter_eip,
     pat,
     debugctl,
+    tsc_aux,  // 32 bits; RDTSCP and RDPID read it without an exit
     count
 };
 
