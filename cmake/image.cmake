@@ -1,1 +1,68 @@
-# The freestanding image: build/bulkhead.elf.
+# The freestanding image: bulkhead.elf in the build directory.
+if(NOT BULKHEAD_IMAGE)
+  return()
+endif()
+
+# The pure rooms that are linked into the image.
+set(image_rooms ${pure_rooms})
+if(BULKHEAD_IMAGE_ROOMS)
+  set(image_rooms ${BULKHEAD_IMAGE_ROOMS})
+endif()
+
+set(image_flags
+    -ffreestanding -fno-pic -mcmodel=kernel -mgeneral-regs-only -mno-red-zone -fno-exceptions -fno-rtti
+    -fno-threadsafe-statics -fno-use-cxa-atexit -fno-asynchronous-unwind-tables -fcf-protection=none
+    -fno-omit-frame-pointer -ffunction-sections -fdata-sections
+    -fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing
+    -Wframe-larger-than=2048)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  list(APPEND image_flags -O1 -g)
+else()
+  list(APPEND image_flags -O2)
+endif()
+
+# One object library a room; H rooms too.
+function(add_image_room name)
+  add_library(image_${name} OBJECT ${ARGN})
+  target_compile_options(image_${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${image_flags} ${warnings}>)
+  target_include_directories(image_${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
+  set_property(GLOBAL APPEND PROPERTY image_objects $<TARGET_OBJECTS:image_${name}>)
+endfunction()
+
+foreach(room ${image_rooms})
+  string(REPLACE "/" "_" name ${room})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp)
+  if(sources)
+    add_image_room(${name} ${sources})
+  endif()
+endforeach()
+
+foreach(room arch/x86/cpu drivers boot)
+  string(REPLACE "/" "_" name ${room})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp ${PROJECT_SOURCE_DIR}/${room}/*.asm)
+  add_image_room(${name} ${sources})
+endforeach()
+
+# The version that the banner shows: from git where there is a repository with tags, else the project's.
+find_package(Git QUIET)
+set(version "0.1")
+if(GIT_FOUND)
+  execute_process(COMMAND ${GIT_EXECUTABLE} describe --tags --always --dirty
+                  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(described)
+    string(APPEND version "-" ${described})
+  endif()
+endif()
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/version.hpp CONTENT
+"#pragma once
+namespace bulkhead { constexpr char version[] = \"@version@\"; }
+" @ONLY)
+
+get_property(image_objects GLOBAL PROPERTY image_objects)
+set(image_link_flags -nostdlib -static -no-pie -mcmodel=kernel -Wl,-T,${PROJECT_SOURCE_DIR}/linker.ld
+    -Wl,--gc-sections -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--build-id=none -Wl,--no-warn-rwx-segments)
+
+add_executable(bulkhead.elf ${image_objects})
+target_link_options(bulkhead.elf PRIVATE ${image_link_flags})
+set_target_properties(bulkhead.elf PROPERTIES LINK_DEPENDS ${PROJECT_SOURCE_DIR}/linker.ld LINKER_LANGUAGE CXX)

@@ -1,0 +1,41 @@
+// Every core's stacks: one to run on, and three that the IST puts under the exceptions which may strike when
+// the stack in use cannot be trusted. Below each lies a page that is never mapped.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "arch/x86/cpu/per_cpu.hpp"
+#include "kernel/base/types.hpp"
+
+namespace bulkhead {
+
+struct alignas(page_size) CpuStacks {
+    u8 guard_double_fault[page_size];
+    u8 double_fault[page_size];
+    u8 guard_nmi[page_size];
+    u8 nmi[page_size];
+    u8 guard_machine_check[page_size];
+    u8 machine_check[page_size];
+    u8 guard_main[page_size];
+    u8 main[4 * page_size];
+};
+static_assert(sizeof(CpuStacks) == 44 * kib, "linker.ld places the first stack by this size");
+
+extern "C" CpuStacks cpu_stacks[max_cpus];
+
+// What lies at an address among the stacks.
+struct StackPlace {
+    u32 cpu = 0;
+    std::string_view name;  // "main", "double fault", "NMI", "machine check"
+    bool guard = false;     // in the guard page below that stack
+    u64 top = 0;
+};
+[[nodiscard]] std::optional<StackPlace> find_stack(u64 address);
+
+// Offsets in CpuStacks of the guard pages, for whoever maps the stacks.
+constexpr u64 stack_guard_offsets[] = {
+    offsetof(CpuStacks, guard_double_fault), offsetof(CpuStacks, guard_nmi),
+    offsetof(CpuStacks, guard_machine_check), offsetof(CpuStacks, guard_main)};
+
+}  // namespace bulkhead

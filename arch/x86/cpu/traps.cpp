@@ -1,0 +1,85 @@
+#include "arch/x86/cpu/traps.hpp"
+
+#include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
+
+namespace bulkhead {
+namespace {
+
+struct Handler {
+    InterruptHandler function = nullptr;
+    void* context = nullptr;
+};
+
+Handler handlers[256];
+void (*unexpected_handler)(Vector) = nullptr;
+bool (*nmi_handler)() = nullptr;
+PerCpu<TrapCounters> counters;
+
+struct Fixup {
+    u64 fault;
+    u64 resume;
+};
+extern "C" const Fixup fixups_start[];
+extern "C" const Fixup fixups_end[];
+
+// Moves a fault of a guarded instruction (intrinsics.hpp) to where the instruction's failure is handled.
+[[nodiscard]] bool fix_up(TrapFrame& frame) {
+    if (frame.vector != 13 && frame.vector != 6) return false;
+    for (const Fixup* fixup = fixups_start; fixup != fixups_end; ++fixup) {
+        if (fixup->fault == frame.rip) {
+            frame.rip = fixup->resume;
+            ++counters->fixups;
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+void set_interrupt_handler(Vector vector, InterruptHandler handler, void* context) {
+    handlers[vector.raw()] = {handler, context};
+}
+
+void set_unexpected_interrupt_handler(void (*handler)(Vector vector)) {
+    unexpected_handler = handler;
+}
+
+void set_nmi_handler(bool (*handler)()) {
+    nmi_handler = handler;
+}
+
+void dispatch_interrupt(Vector vector) {
+    ++counters->interrupts;
+    const Handler& handler = handlers[vector.raw()];
+    if (handler.function != nullptr) {
+        handler.function(handler.context);
+        return;
+    }
+    ++counters->unexpected_interrupts;
+    if (unexpected_handler != nullptr) unexpected_handler(vector);
+}
+
+void dispatch_nmi() {
+    if (panic_in_progress()) cpu::stop();
+    ++counters->nmis;
+    if (nmi_handler == nullptr || !nmi_handler()) ++counters->unclaimed_nmis;
+}
+
+TrapCounters trap_counters(u32 cpu) {
+    return counters.of(cpu);
+}
+
+extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
+    if (frame->vector >= first_interrupt_vector) {
+        dispatch_interrupt(Vector(static_cast<u8>(frame->vector)));
+    } else if (frame->vector == 2) {
+        dispatch_nmi();
+    } else if (!fix_up(*frame)) {
+        panic_on_trap(*frame);
+    }
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,130 @@
+#include "drivers/uart_16550.hpp"
+
+#include "arch/x86/cpu/intrinsics.hpp"
+
+namespace bulkhead {
+namespace {
+
+// Registers; the first two are the divisor's while LCR bit 7 is set.
+constexpr u16 data = 0, interrupt_enable = 1, interrupt_identification = 2, fifo_control = 2, line_control = 3,
+              modem_control = 4, line_status = 5, modem_status = 6;
+
+constexpr u8 received_data_interrupt = bit<u8>(0);
+constexpr u8 fifo_enable = bit<u8>(0), fifo_clear = bit<u8>(1) | bit<u8>(2), fifo_trigger_8 = bit<u8>(7);
+constexpr u8 fifos_enabled = bit<u8>(6) | bit<u8>(7);  // in interrupt identification
+constexpr u8 eight_bits = 3, divisor_access = bit<u8>(7);
+constexpr u8 dtr = bit<u8>(0), rts = bit<u8>(1), out1 = bit<u8>(2), out2 = bit<u8>(3), loop = bit<u8>(4);
+constexpr u8 data_ready = bit<u8>(0), transmitter_ready = bit<u8>(5), transmitter_empty = bit<u8>(6);
+
+constexpr u64 assumed_tsc_hz = 3'000'000'000;
+constexpr u8 absent = 0xFF;
+
+}  // namespace
+
+bool Uart16550::wait_for(u8 line_status_bits) {
+    const u64 hz = tsc_hz_ != 0 ? tsc_hz_ : assumed_tsc_hz;
+    // 10 bits a byte; twice the time of a full FIFO and the shift register, at least 10 ms.
+    const u64 fifo_ticks = scale(hz, 2u * 10u * (fifo_size_ + 1u), baud_);
+    const u64 limit = fifo_ticks > hz / 100 ? fifo_ticks : hz / 100;
+    const u64 start = cpu::read_tsc();
+    do {
+        const u8 status = cpu::in8(port(line_status));
+        if (status != absent && (status & line_status_bits) == line_status_bits) return true;
+        cpu::pause();
+    } while (cpu::read_tsc() - start < limit);
+    return false;
+}
+
+bool Uart16550::loops_back(u8 value) {
+    cpu::out8(port(data), value);
+    return wait_for(data_ready) && cpu::in8(port(data)) == value;
+}
+
+bool Uart16550::initialize(Port base, u32 baud) {
+    base_ = base;
+    present_ = false;
+    stuck_ = false;
+    room_ = 0;
+    fifo_size_ = 16;
+    baud_ = baud == 0 || baud > clock_hz ? clock_hz : baud;
+
+    // Bits 4-7 of interrupt enable are zero in every 8250 to 16550A; an empty slot reads as ones.
+    if ((cpu::in8(port(interrupt_enable)) & 0xF0) != 0) return false;
+    // The boot loader's last words may still be on their way.
+    (void)wait_for(transmitter_empty);
+
+    cpu::out8(port(interrupt_enable), 0);
+    const auto divisor = static_cast<u16>(clock_hz / baud_);
+    cpu::out8(port(line_control), divisor_access | eight_bits);
+    cpu::out8(port(data), static_cast<u8>(divisor));
+    cpu::out8(port(interrupt_enable), static_cast<u8>(divisor >> 8));
+    cpu::out8(port(line_control), eight_bits);
+    cpu::out8(port(fifo_control), fifo_enable | fifo_clear | fifo_trigger_8);
+
+    cpu::out8(port(modem_control), loop | out1 | out2 | rts);
+    const bool works = loops_back(0xA5) && loops_back(0x5A);
+    cpu::out8(port(modem_control), dtr | rts | out2);
+    if (!works) return false;
+
+    if ((cpu::in8(port(interrupt_identification)) & fifos_enabled) != fifos_enabled) fifo_size_ = 1;
+    // Whatever the test left behind.
+    cpu::out8(port(fifo_control), fifo_enable | fifo_clear | fifo_trigger_8);
+    (void)cpu::in8(port(line_status));
+    (void)cpu::in8(port(data));
+    (void)cpu::in8(port(modem_status));
+    present_ = true;
+    return true;
+}
+
+bool Uart16550::ready_to_send() {
+    if (!present_) return false;
+    if (room_ == 0) {
+        const u8 status = cpu::in8(port(line_status));
+        if (status == absent || (status & transmitter_ready) == 0) return false;
+        room_ = fifo_size_;
+        stuck_ = false;
+    }
+    return true;
+}
+
+void Uart16550::put(u8 byte) {
+    if (!ready_to_send()) {
+        // Once found stuck it gets a look, not another wait, for each byte.
+        if (!present_ || stuck_ || !wait_for(transmitter_ready)) {
+            stuck_ = present_;
+            ++dropped_;
+            return;
+        }
+        room_ = fifo_size_;
+    }
+    cpu::out8(port(data), byte);
+    --room_;
+}
+
+void Uart16550::write(std::string_view text) {
+    for (const char c : text) {
+        if (c == '\n') put('\r');
+        put(static_cast<u8>(c));
+    }
+}
+
+std::optional<u8> Uart16550::receive() {
+    if (!present_) return std::nullopt;
+    const u8 status = cpu::in8(port(line_status));
+    if (status == absent || (status & data_ready) == 0) return std::nullopt;
+    return cpu::in8(port(data));
+}
+
+void Uart16550::flush() {
+    if (present_ && !stuck_) (void)wait_for(transmitter_empty);
+}
+
+void Uart16550::enable_receive_interrupt() {
+    if (present_) cpu::out8(port(interrupt_enable), received_data_interrupt);
+}
+
+void Uart16550::disable_receive_interrupt() {
+    if (present_) cpu::out8(port(interrupt_enable), 0);
+}
+
+}  // namespace bulkhead
