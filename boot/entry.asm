@@ -37,10 +37,6 @@ align 8
         dd 12
         dd 2                            ; EGA text is understood
 align 8
-        dw 5, 1                         ; framebuffer, optional; no preference, so a BIOS machine stays in text
-        dd 20                           ; mode and a UEFI machine keeps the mode it is in
-        dd 0, 0, 0
-align 8
         dw 6, 1                         ; modules page-aligned
         dd 8
 align 8
@@ -221,7 +217,7 @@ upper_half:
         hlt
         jmp .halt
 
-section .bss nobits alloc noexec write align=4096
+section .bss..early_tables nobits alloc noexec write align=4096
 global early_pml4
 global early_pdpt_low
 global early_pdpt_high
