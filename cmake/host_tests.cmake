@@ -34,6 +34,9 @@ endforeach()
 if(TARGET unit_vmm_decode)
   target_link_libraries(unit_vmm_decode PRIVATE Zydis)
 endif()
+if(TARGET unit_vmm_config)
+  target_link_libraries(unit_vmm_config PRIVATE tomlplusplus)
+endif()
 
 # Checks of the source itself.
 add_test(NAME check.includes COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
