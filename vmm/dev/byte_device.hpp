@@ -1,0 +1,28 @@
+// A chip with an 8-bit data bus. Wider accesses reach it as the ISA bus would deliver them: one byte cycle
+// after the other, at ascending offsets.
+#pragma once
+
+#include "vmm/dev/device.hpp"
+
+namespace bulkhead {
+
+class ByteDevice : public Device {
+  public:
+    [[nodiscard]] u64 read(u64 offset, unsigned size) final {
+        u64 value = read_byte(offset);
+        for (unsigned i = 1; i < size; ++i) value |= static_cast<u64>(read_byte(offset + i)) << (8 * i);
+        return value;
+    }
+    void write(u64 offset, unsigned size, u64 value) final {
+        for (unsigned i = 0; i < size; ++i) write_byte(offset + i, static_cast<u8>(value >> (8 * i)));
+    }
+
+  protected:
+    ~ByteDevice() = default;
+
+    // An offset the chip does not know reads as FFh and swallows writes.
+    [[nodiscard]] virtual u8 read_byte(u64 offset) = 0;
+    virtual void write_byte(u64 offset, u8 value) = 0;
+};
+
+}  // namespace bulkhead
