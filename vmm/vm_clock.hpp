@@ -1,0 +1,45 @@
+// A VM's clock: the physical TSC since power-on, with the time the VM was paused taken out. A guest that was
+// paused resumes as if no time had passed; its wall clock (the RTC) lags by as much until the guest reads
+// another.
+#pragma once
+
+#include "vmm/clock.hpp"
+#include "vmm/physical_machine.hpp"
+
+namespace bulkhead {
+
+class VmClock final : public Clock {
+  public:
+    explicit VmClock(const PhysicalMachine& machine) : Clock(machine.tsc_hz()), machine_(&machine) {}
+
+    [[nodiscard]] Ticks now() const override { return paused_ ? frozen_ : machine_->tsc() - base_; }
+
+    // Starts again from zero.
+    void restart() {
+        base_ = machine_->tsc();
+        frozen_ = 0;
+    }
+    void pause() {
+        if (paused_) return;
+        frozen_ = machine_->tsc() - base_;
+        paused_ = true;
+    }
+    void resume() {
+        if (!paused_) return;
+        base_ = machine_->tsc() - frozen_;
+        paused_ = false;
+    }
+
+    // What a guest TSC at offset zero adds to the physical TSC.
+    [[nodiscard]] u64 tsc_offset() const { return 0 - base_; }
+    // The physical TSC value at which now() reaches `ticks`.
+    [[nodiscard]] u64 to_physical(Ticks ticks) const { return ticks == never ? never : ticks + base_; }
+
+  private:
+    const PhysicalMachine* machine_;
+    u64 base_ = 0;
+    Ticks frozen_ = 0;
+    bool paused_ = true;
+};
+
+}  // namespace bulkhead
