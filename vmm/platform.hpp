@@ -53,7 +53,7 @@ struct RamPiece {
 
 constexpr u64 rsdp = 0xE0000;             // ACPI root pointer, in the area that is searched for it
 constexpr u64 mp_table = 0xF0000;         // MP floating pointer, the configuration table right behind it
-constexpr u64 mp_table_limit = 0xFE000;   // one past what the MP table may use
+constexpr u64 mp_table_limit = 0xF8000;   // one past what the MP table may use
 constexpr u64 acpi_zone_size = 64 * kib;  // at the end of RAM below the hole: ACPI tables and, in its ...
 constexpr u64 acpi_nvs_size = 4 * kib;    // ... last page, the FACS
 
