@@ -1,0 +1,491 @@
+// The schema: which keys there are and what they may hold. One table for [host], one for [vm.NAME]; a new
+// setting is a new row.
+#include "vmm/config/config.hpp"
+
+#include <new>
+
+#include "kernel/base/filtered.hpp"
+#include "vmm/config/nearest.hpp"
+
+namespace bulkhead {
+namespace {
+
+using toml::Document;
+using toml::Kind;
+using toml::no_node;
+using toml::NodeIndex;
+
+// A value of the right kind on its way into the target.
+struct Setting {
+    const Document& document;
+    Reporter& reporter;
+    NodeIndex node;
+    std::string_view path;  // "memory.max"
+
+    [[nodiscard]] usize offset() const { return document[node].value_offset; }
+    [[nodiscard]] Kind kind() const { return document[node].kind; }
+
+    // Reports `path: error`.
+    bool refuse(const Error& error) const {
+        reporter.report(offset(), "{}: {}", path, error.text);
+        return false;
+    }
+    template <class T, class U>
+    bool store(const Result<T>& parsed, U& target) const {
+        if (!parsed) return refuse(parsed.error());
+        target = *parsed;
+        return true;
+    }
+};
+
+// Handlers return false when they have reported something.
+template <class Target>
+struct Row {
+    std::string_view path;
+    bool (*store)(const Setting&, Target&);
+    Kind kind;
+    std::string_view example;  // of a value, for "what to do"
+    Kind also = kind;          // a second kind that is taken
+};
+
+bool has_control_character(std::string_view text) {
+    for (const char c : text) {
+        if (static_cast<u8>(c) < 0x20 || c == 0x7F) return true;
+    }
+    return false;
+}
+
+template <usize Capacity>
+bool store_text(const Setting& setting, FixedString<Capacity>& target) {
+    if (!setting.document.read_text(setting.node, target)) {
+        setting.reporter.report(setting.offset(), "{} is longer than {} bytes; shorten it", setting.path,
+                                Capacity);
+        return false;
+    }
+    if (has_control_character(target)) {
+        setting.reporter.report(setting.offset(), "{} has a control character; remove it", setting.path);
+        return false;
+    }
+    return true;
+}
+
+template <usize Capacity>
+bool store_module_name(const Setting& setting, FixedString<Capacity>& target) {
+    if (!store_text(setting, target)) return false;
+    if (target.empty()) {
+        setting.reporter.report(setting.offset(), "{} is empty; give the name of a module or remove the line",
+                                setting.path);
+        return false;
+    }
+    return true;
+}
+
+template <class Enum>
+bool store_choice(const Setting& setting, Enum first, Enum last, Enum& target) {
+    FixedString<31> word;
+    const bool fits = setting.document.read_text(setting.node, word);
+    for (u8 i = static_cast<u8>(first); i <= static_cast<u8>(last); ++i) {
+        if (fits && name_of(static_cast<Enum>(i)) == word.view()) {
+            target = static_cast<Enum>(i);
+            return true;
+        }
+    }
+    if (!setting.reporter.begin(setting.offset())) return false;
+    Sink& sink = setting.reporter.sink();
+    print(sink, "{} cannot be \"{}\"; choose ", setting.path, Filtered(word));
+    for (u8 i = static_cast<u8>(first); i <= static_cast<u8>(last); ++i) {
+        const std::string_view separator = i == static_cast<u8>(first)  ? ""
+                                           : i == static_cast<u8>(last) ? " or "
+                                                                        : ", ";
+        print(sink, "{}{}", separator, name_of(static_cast<Enum>(i)));
+    }
+    setting.reporter.end();
+    return false;
+}
+
+bool store_number(const Setting& setting, u64 least, u64 most, u64& target) {
+    const i64 value = setting.document.integer(setting.node);
+    if (value < 0 || static_cast<u64>(value) < least || static_cast<u64>(value) > most) {
+        setting.reporter.report(setting.offset(), "{} is {}; give a number from {} to {}", setting.path,
+                                value, least, most);
+        return false;
+    }
+    target = static_cast<u64>(value);
+    return true;
+}
+
+bool store_number(const Setting& setting, u64 least, u64 most, unsigned& target) {
+    u64 value = 0;
+    if (!store_number(setting, least, most, value)) return false;
+    target = static_cast<unsigned>(value);
+    return true;
+}
+
+bool store_boolean(const Setting& setting, bool& target) {
+    target = setting.document.boolean(setting.node);
+    return true;
+}
+
+bool store_cpus(const Setting& setting, VmConfig& vm) {
+    FixedString<511> text;  // every other core of 256 takes 457
+    if (!store_text(setting, text)) return false;
+    return setting.store(parse_cpu_list(text), vm.cpus);
+}
+
+bool store_memory(const Setting& setting, VmConfig& vm) {
+    u64 bytes = 0;
+    if (setting.kind() == Kind::integer) {
+        const i64 value = setting.document.integer(setting.node);
+        bytes = value < 0 ? 0 : static_cast<u64>(value);
+    } else {
+        FixedString<31> text;
+        if (!store_text(setting, text) || !setting.store(parse_size(text), bytes)) return false;
+    }
+    if (bytes < VmConfig::min_memory || bytes > VmConfig::max_memory) {
+        setting.reporter.report(setting.offset(),
+                                "memory.max is {} bytes; give 1M to {}G (an integer counts bytes)", bytes,
+                                VmConfig::max_memory / gib);
+        return false;
+    }
+    if (bytes % page_size != 0) {
+        setting.reporter.report(setting.offset(), "memory.max is {} bytes; give a multiple of 4K", bytes);
+        return false;
+    }
+    vm.memory_bytes = bytes;
+    return true;
+}
+
+bool store_modules(const Setting& setting, VmConfig& vm) {
+    vm.clear_modules();
+    bool good = true;
+    for (NodeIndex i = setting.document[setting.node].first_child; i != no_node;
+         i = setting.document[i].next) {
+        const Setting element{setting.document, setting.reporter, i, setting.path};
+        if (element.kind() != Kind::string) {
+            setting.reporter.report(element.offset(),
+                                    "{} has {} in it; give names such as [\"ext2fs.static --args\"]",
+                                    setting.path, name_of(element.kind()));
+            good = false;
+            continue;
+        }
+        FixedString<511> text;
+        if (!store_module_name(element, text)) {
+            good = false;
+        } else if (!vm.add_module(text)) {
+            setting.reporter.report(element.offset(),
+                                    "more than {} modules or 1023 bytes of them; give fewer",
+                                    VmConfig::max_modules);
+            return false;
+        }
+    }
+    return good;
+}
+
+bool store_cpu_limit(const Setting& setting, VmConfig& vm) {
+    FixedString<63> text;
+    if (!store_text(setting, text)) return false;
+    return setting.store(parse_cpu_limit(text), vm.cpu_limit);
+}
+
+bool store_baud(const Setting& setting, HostConfig& host) {
+    u64 baud = 0;
+    if (!store_number(setting, 50, 115200, baud)) return false;
+    // The 16550's divisor is a whole number of 115200ths.
+    if (115200 % baud != 0) {
+        setting.reporter.report(setting.offset(),
+                                "baud is {}; give a divisor of 115200 such as 9600, 38400, 57600", baud);
+        return false;
+    }
+    host.baud = static_cast<u32>(baud);
+    return true;
+}
+
+bool store_escape(const Setting& setting, HostConfig& host) {
+    FixedString<31> text;
+    if (!store_text(setting, text)) return false;
+    return setting.store(parse_escape_key(text), host.escape);
+}
+
+constexpr Row<HostConfig> host_rows[] = {
+    {"console",
+     [](const Setting& s, HostConfig& h) { return store_choice(s, ComPort::com1, ComPort::com4, h.console); },
+     Kind::string, "\"com1\""},
+    {"baud", store_baud, Kind::integer, "115200"},
+    {"escape", store_escape, Kind::string, "\"ctrl-]\""},
+    {"log_level",
+     [](const Setting& s, HostConfig& h) {
+         return store_choice(s, LogLevel::error, LogLevel::debug, h.log_level);
+     },
+     Kind::string, "\"info\""},
+    {"screen", [](const Setting& s, HostConfig& h) { return store_boolean(s, h.screen); }, Kind::boolean,
+     "true"},
+    {"on_panic",
+     [](const Setting& s, HostConfig& h) {
+         return store_choice(s, PanicAction::halt, PanicAction::reset, h.on_panic);
+     },
+     Kind::string, "\"halt\""},
+};
+
+constexpr Row<VmConfig> vm_rows[] = {
+    {"cpuset.cpus", store_cpus, Kind::string, "\"1-2\""},
+    {"vcpus", [](const Setting& s, VmConfig& v) { return store_number(s, 1, VmConfig::max_vcpus, v.vcpus); },
+     Kind::integer, "2"},
+    {"memory.max", store_memory, Kind::string, "\"512M\"", Kind::integer},
+    {"kernel", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.kernel); }, Kind::string,
+     "\"vmlinuz\""},
+    {"initrd", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.initrd); }, Kind::string,
+     "\"initrd.img\""},
+    {"cmdline", [](const Setting& s, VmConfig& v) { return store_text(s, v.cmdline); }, Kind::string,
+     "\"console=ttyS0\""},
+    {"modules", store_modules, Kind::array, "[\"NAME ARGUMENTS\"]"},
+    {"boot",
+     [](const Setting& s, VmConfig& v) {
+         return store_choice(s, BootProtocol::automatic, BootProtocol::multiboot2, v.boot);
+     },
+     Kind::string, "\"auto\""},
+    {"console",
+     [](const Setting& s, VmConfig& v) { return store_choice(s, ComPort::none, ComPort::com4, v.console); },
+     Kind::string, "\"com2\""},
+    {"cpu.weight", [](const Setting& s, VmConfig& v) { return store_number(s, 1, 10000, v.cpu_weight); },
+     Kind::integer, "100"},
+    {"cpu.max", store_cpu_limit, Kind::string, "\"50000 100000\""},
+    {"cpu.gang", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.gang); }, Kind::boolean,
+     "true"},
+    {"autostart", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.autostart); }, Kind::boolean,
+     "true"},
+    {"on_reboot",
+     [](const Setting& s, VmConfig& v) {
+         return store_choice(s, LifecycleAction::restart, LifecycleAction::preserve, v.on_reboot);
+     },
+     Kind::string, "\"restart\""},
+    {"on_crash",
+     [](const Setting& s, VmConfig& v) {
+         return store_choice(s, LifecycleAction::restart, LifecycleAction::preserve, v.on_crash);
+     },
+     Kind::string, "\"preserve\""},
+};
+
+using Path = FixedString<63>;
+
+// `prefix` plus the node's key. False for what no known path looks like: too long, or a dot inside a key (the
+// key "cpu.max" in quotes is not cpu.max).
+bool extend(const Document& document, const Path& prefix, NodeIndex node, Path& out) {
+    FixedString<63> key;
+    if (!document.read_key(node, key)) return false;
+    out.clear();
+    out.append(prefix);
+    if (!prefix.empty()) out.append(".");
+    out.append(key);
+    bool dotted = false;
+    for (const char c : key.view()) dotted = dotted || c == '.';
+    return !dotted && !out.truncated();
+}
+
+template <class Target>
+class TableReader {
+  public:
+    TableReader(const Document& document, Reporter& reporter, std::span<const Row<Target>> rows,
+                Target& target)
+        : document_(document), reporter_(reporter), rows_(rows), target_(target) {}
+
+    // False if anything below the table was reported, now or by the parser. Known paths have two parts at
+    // most, so this ends at depth two.
+    bool read(NodeIndex table, const Path& prefix) {
+        bool good = !document_[table].erroneous;
+        for (NodeIndex i = document_[table].first_child; i != no_node; i = document_[i].next) {
+            if (!read_node(i, prefix)) good = false;
+        }
+        return good;
+    }
+
+  private:
+    bool read_node(NodeIndex node, const Path& prefix) {
+        Path path;
+        if (!extend(document_, prefix, node, path)) {
+            FixedString<63> key;
+            (void)document_.read_key(node, key);
+            for (const Row<Target>& row : rows_) {
+                if (row.path == key.view()) {
+                    reporter_.report(document_[node].key_offset,
+                                     "unknown key \"{}\"; write {} without quotes", Filtered(key), row.path);
+                    return false;
+                }
+            }
+            return unknown(node, path);
+        }
+        const bool is_table = document_[node].kind == Kind::table;
+        bool is_prefix = false;
+        for (const Row<Target>& row : rows_) {
+            if (row.path == path.view()) return store(node, row);
+            is_prefix = is_prefix || (row.path.starts_with(path.view()) && row.path[path.size()] == '.');
+        }
+        if (!is_prefix) return unknown(node, path);
+        if (is_table) return read(node, path);
+        if (document_[node].erroneous) return false;  // reported already
+        reporter_.report(document_[node].value_offset, "{} is {}; it is a table with keys such as {}", path,
+                         name_of(document_[node].kind), first_below(path));
+        return false;
+    }
+
+    bool store(NodeIndex node, const Row<Target>& row) {
+        if (document_[node].erroneous) return false;
+        const Kind kind = document_[node].kind;
+        if (kind != row.kind && kind != row.also) {
+            const u32 where = kind == Kind::table ? document_[node].key_offset : document_[node].value_offset;
+            reporter_.report(where, "{} is {}; write {} such as {}", row.path, name_of(kind),
+                             name_of(row.kind), row.example);
+            return false;
+        }
+        return row.store(Setting{document_, reporter_, node, row.path}, target_);
+    }
+
+    bool unknown(NodeIndex node, const Path& path) {
+        Nearest nearest(path);
+        for (const Row<Target>& row : rows_) nearest.consider(row.path);
+        if (!reporter_.begin(document_[node].key_offset)) return false;
+        Sink& sink = reporter_.sink();
+        print(sink, "unknown key \"{}\"; ", Filtered(path));
+        if (!nearest.word().empty()) {
+            print(sink, "did you mean {}?", nearest.word());
+        } else {
+            sink.write("the known keys are");
+            for (const Row<Target>& row : rows_) print(sink, " {}", row.path);
+        }
+        reporter_.end();
+        return false;
+    }
+
+    [[nodiscard]] std::string_view first_below(std::string_view path) const {
+        for (const Row<Target>& row : rows_) {
+            if (row.path.starts_with(path)) return row.path;
+        }
+        return "";
+    }
+
+    const Document& document_;
+    Reporter& reporter_;
+    std::span<const Row<Target>> rows_;
+    Target& target_;
+};
+
+// Problems that lie between settings. `table`: the VM's.
+bool check_vm(const Document& document, Reporter& reporter, NodeIndex table, const Config& config,
+              VmConfig& vm) {
+    const auto port_node = document.find(table, "console");
+    bool good = true;
+    if (vm.kernel.empty()) {
+        reporter.report(document[table].key_offset,
+                        "VM \"{}\" has no kernel; add kernel = \"NAME OF A MODULE\"", vm.name);
+        good = false;
+    }
+    if (vm.console != ComPort::none) {
+        if (vm.console == config.host.console) {
+            reporter.report(document[port_node].value_offset,
+                            "{} is the management console; choose another port or remove the line",
+                            name_of(vm.console));
+            good = false;
+        }
+        for (const VmConfig& other : config.vms()) {
+            if (&other == &vm || other.refused || other.console != vm.console) continue;
+            reporter.report(document[port_node].value_offset,
+                            "{} is already given to VM \"{}\"; choose another port", name_of(vm.console),
+                            other.name);
+            good = false;
+        }
+    }
+    return good;
+}
+
+void read_vm(const Document& document, Reporter& reporter, NodeIndex node, Config& config) {
+    VmConfig* vm = config.add();
+    if (vm == nullptr) {
+        reporter.report(document[node].key_offset, "more than {} VMs; remove some", config.vms().size());
+        return;
+    }
+    vm->refused = true;
+    FixedString<63> name;
+    (void)document.read_key(node, name);
+    if (const auto checked = check_vm_name(name); !checked) {
+        reporter.report(document[node].key_offset, "{}", checked.error().text);
+        FilteringSink filtered(vm->name);
+        filtered.write(name);
+        return;
+    }
+    vm->name.append(name);
+    if (document[node].kind != Kind::table) {
+        if (!document[node].erroneous) {
+            reporter.report(document[node].value_offset, "vm.{} is {}; it is a table: [vm.{}]", name,
+                            name_of(document[node].kind), name);
+        }
+        return;
+    }
+    bool good = TableReader<VmConfig>(document, reporter, vm_rows, *vm).read(node, Path());
+    if (document.find(node, "vcpus") == no_node && !vm->cpus.empty()) vm->vcpus = vm->cpus.count();
+    // A table whose lines could not all be read may well have had what seems missing.
+    if (good) good = check_vm(document, reporter, node, config, *vm);
+    vm->refused = !good;
+}
+
+void report_unknown_top(const Document& document, Reporter& reporter, NodeIndex node) {
+    FixedString<63> key;
+    (void)document.read_key(node, key);
+    if (document[node].kind != Kind::table) {
+        reporter.report(document[node].key_offset,
+                        "\"{}\" belongs to no table; put it below [host] or [vm.NAME]", Filtered(key));
+        return;
+    }
+    const bool host = edit_distance(key, "host") < edit_distance(key, "vm");
+    reporter.report(document[node].key_offset, "unknown table \"{}\"; did you mean {}?", Filtered(key),
+                    host ? "[host]" : "[vm.NAME]");
+}
+
+}  // namespace
+
+VmConfig* Config::add() {
+    if (count_ == room_.size()) return nullptr;
+    return new (&room_[count_++]) VmConfig();
+}
+
+void Config::clear() {
+    host = HostConfig{};
+    count_ = 0;
+}
+
+void Config::refuse_all() {
+    for (VmConfig& vm : room_.first(count_)) vm.refused = true;
+}
+
+unsigned parse_config(std::string_view file_name, std::string_view text, toml::Document& document,
+                      Config& config, Sink& problems) {
+    Reporter reporter(file_name, text, problems);
+    config.clear();
+    document.parse(text, reporter);
+
+    // The host first: VMs are checked against it.
+    const NodeIndex host = document.find(document.root(), "host");
+    if (host != no_node && document[host].kind == Kind::table) {
+        (void)TableReader<HostConfig>(document, reporter, host_rows, config.host).read(host, Path());
+    }
+    for (NodeIndex i = document[document.root()].first_child; i != no_node; i = document[i].next) {
+        const toml::Node& node = document[i];
+        FixedString<15> key;
+        const bool known = document.read_key(i, key) && (key == "host" || key == "vm");
+        if (!known) {
+            report_unknown_top(document, reporter, i);
+        } else if (node.kind != Kind::table) {
+            if (!node.erroneous) {
+                reporter.report(node.key_offset, "{} is {}; it is a table: {}", key, name_of(node.kind),
+                                key == "host" ? "[host]" : "[vm.NAME]");
+            }
+        } else if (key == "vm") {
+            for (NodeIndex vm = node.first_child; vm != no_node; vm = document[vm].next) {
+                read_vm(document, reporter, vm, config);
+            }
+        }
+    }
+    if (!document.complete()) config.refuse_all();
+    reporter.finish();
+    return reporter.count();
+}
+
+}  // namespace bulkhead
