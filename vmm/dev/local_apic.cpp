@@ -1,0 +1,788 @@
+#include "vmm/dev/local_apic.hpp"
+
+#include <bit>
+
+#include "arch/x86/regs/msr.hpp"
+
+namespace bulkhead {
+
+namespace {
+
+using apic::Delivery;
+using apic::Shorthand;
+using apic::TimerMode;
+
+// Version 14h (an integrated APIC), six LVT entries, no EOI-broadcast suppression.
+constexpr u32 version_value = 0x14 | (5U << 16);
+constexpr u8 first_legal_vector = 16;
+
+// Error status (Intel SDM Vol. 3A, figure 11-9).
+constexpr u32 error_send_illegal_vector = bit<u32>(5), error_receive_illegal_vector = bit<u32>(6),
+              error_illegal_register = bit<u32>(7);
+
+// What software may write of each LVT entry, and what else reads as defined.
+constexpr u32 vector_bits = 0xFF, delivery_bits = 0x700, timer_mode_bits = bit<u32>(17) | bit<u32>(18);
+constexpr u32 lint_writable =
+    vector_bits | delivery_bits | apic::active_low | apic::level_triggered | apic::masked;
+
+// ICR, low half: what software may write. Bit 12 is the delivery status in xAPIC mode.
+constexpr u32 icr_writable = 0x000CCFFF;
+
+constexpr Delivery delivery_of(u32 word) {
+    return static_cast<Delivery>(extract(word, 10, 8));
+}
+
+// One-shot and periodic count down alike; TSC-deadline (and the reserved mode, which does nothing) are apart.
+constexpr unsigned timer_kind(TimerMode mode) {
+    return mode == TimerMode::periodic ? 0 : static_cast<unsigned>(mode);
+}
+
+constexpr bool is_lint(u32 offset) {
+    return offset == apic::lvt_lint0 || offset == apic::lvt_lint1;
+}
+
+}  // namespace
+
+LocalApic::LocalApic(u8* page, const Clock& clock, InterruptBus& bus, const Parameters& parameters)
+    : registers_(reinterpret_cast<u32*>(page)),
+      clock_(clock),
+      bus_(bus),
+      id_(parameters.id),
+      assist_(parameters.assist),
+      physical_bits_(parameters.physical_bits),
+      bootstrap_(parameters.bootstrap),
+      x2apic_(parameters.x2apic),
+      tsc_deadline_supported_(parameters.tsc_deadline),
+      timer_hz_(parameters.timer_hz != 0 ? parameters.timer_hz : clock.hz()),
+      minimum_period_(parameters.minimum_period != 0 ? parameters.minimum_period : clock.hz() / 50'000) {
+    reset();
+}
+
+// --- Reset, INIT, IA32_APIC_BASE -------------------------------------------------------------------------
+
+void LocalApic::reset() {
+    base_.store(apic::default_base | apic::base_enable | (bootstrap_ ? apic::base_bsp : 0),
+                std::memory_order_relaxed);
+    signals_.store(0);
+    lint_levels_.store(0);
+    tsc_offset_ = 0;
+    set_registers_to_reset();
+}
+
+void LocalApic::init() {
+    set_registers_to_reset();
+}
+
+void LocalApic::set_registers_to_reset() {
+    for (unsigned word = 0; word < 8; ++word) {
+        const u32 level = load(apic::tmr + 16 * word);
+        trigger_changes_[word] ^= level;
+        trigger_changed_ = trigger_changed_ || level != 0;
+    }
+    for (u32 offset = 0; offset < 0x400; offset += 4) store(offset, 0);
+    store(apic::version, version_value);
+    store(apic::dfr, ~u32{0});
+    store(apic::svr, 0xFF);
+    for (u32 entry = apic::lvt_timer; entry <= apic::lvt_error; entry += 16) store(entry, apic::masked);
+    set_identity();
+
+    for (auto& request : requests_) request.store(0, std::memory_order_relaxed);
+    remote_errors_.store(0, std::memory_order_relaxed);
+    lint_rises_.store(0, std::memory_order_relaxed);
+    top_request_ = top_service_ = 0;
+    pending_errors_ = 0;
+    lint_remote_irr_ = 0;
+    timer_entry_ = apic::masked;
+    divide_shift_ = 1;
+    tsc_deadline_ = 0;
+    stop_timer();
+}
+
+// The ID and, in x2APIC mode, the logical ID, which derives from it (Intel SDM Vol. 3A, 11.12.10.2).
+void LocalApic::set_identity() {
+    if (mode() == ApicMode::x2apic) {
+        store(apic::id, id_);
+        store(apic::ldr, (id_ >> 4) << 16 | u32{1} << (id_ & 15));
+    } else {
+        store(apic::id, id_ << 24);
+    }
+}
+
+void LocalApic::enter_virtual_wire_mode() {
+    store(apic::svr, apic::svr_enabled | 0xFF);
+    store(apic::lvt_lint0, static_cast<u32>(Delivery::extint) << 8);
+    store(apic::lvt_lint1, static_cast<u32>(Delivery::nmi) << 8);
+}
+
+// Intel SDM Vol. 3A, 11.4.4 and figure 11-27: the x2APIC is entered from the enabled xAPIC only, and left
+// only by disabling the APIC.
+bool LocalApic::write_base(u64 value) {
+    const u64 defined = (low_mask(physical_bits_) & ~u64{0xFFF}) | apic::base_bsp | apic::base_enable |
+                        (x2apic_ ? apic::base_x2apic : 0);
+    if ((value & ~defined) != 0) return false;
+    const bool enable = (value & apic::base_enable) != 0;
+    const bool extend = (value & apic::base_x2apic) != 0;
+    const ApicMode from = mode();
+    if (extend && !enable) return false;
+    if (extend && from == ApicMode::disabled) return false;
+    if (enable && !extend && from == ApicMode::x2apic) return false;
+
+    base_.store(value, std::memory_order_relaxed);
+    const ApicMode to = mode();
+    if (to == from) return true;
+    if (to == ApicMode::x2apic) {
+        store(apic::icr_high, 0);
+        set_identity();
+    } else {
+        // Disabling loses the state; what is enabled next is as after power-on.
+        set_registers_to_reset();
+    }
+    return true;
+}
+
+// --- The page --------------------------------------------------------------------------------------------
+
+u64 LocalApic::read(u64 offset, unsigned size) {
+    if (mode() != ApicMode::xapic || offset >= page_size) return all_ones(size);
+    const unsigned lane = offset & 15;
+    if (lane >= 4) return 0;
+    return u64{read_register(static_cast<u32>(offset & 0xFF0))} >> (8 * lane);
+}
+
+void LocalApic::write(u64 offset, unsigned size, u64 value) {
+    if (mode() != ApicMode::xapic || offset >= page_size || size != 4 || (offset & 15) != 0) return;
+    write_register(static_cast<u32>(offset), static_cast<u32>(value));
+}
+
+void LocalApic::apic_write(u32 offset) {
+    if (mode() == ApicMode::disabled || offset >= 0x400) return;
+    const u32 at = offset & 0x3F0;
+    write_register(at, load(at));
+}
+
+u32 LocalApic::read_register(u32 offset) {
+    switch (offset) {
+        case apic::ppr: return processor_priority();
+        case apic::apr: return arbitration_priority();
+        case apic::timer_current: return current_count(clock_.now());
+        case apic::id:
+        case apic::version:
+        case apic::tpr:
+        case apic::eoi:
+        case apic::rrd:
+        case apic::ldr:
+        case apic::dfr:
+        case apic::svr:
+        case apic::esr:
+        case apic::icr_low:
+        case apic::icr_high:
+        case apic::timer_initial:
+        case apic::timer_divide: return load(offset);
+        default: break;
+    }
+    if (offset >= apic::isr && offset < apic::esr) return load(offset);
+    if (offset >= apic::lvt_timer && offset <= apic::lvt_error) return load(offset);
+    signal_error(error_illegal_register);
+    return 0;
+}
+
+void LocalApic::write_register(u32 offset, u32 value) {
+    switch (offset) {
+        case apic::eoi: end_of_interrupt(); return;
+        case apic::tpr: store(apic::tpr, value & 0xFF); return;
+        case apic::icr_low:
+            store(apic::icr_low, value & icr_writable);
+            send(value & icr_writable, load(apic::icr_high) >> 24);
+            return;
+        case apic::icr_high: store(apic::icr_high, value & 0xFF000000); return;
+        case apic::timer_initial: start_timer(value); return;
+        case apic::ldr:
+            if (mode() == ApicMode::xapic) store(apic::ldr, value & 0xFF000000);
+            return;
+        case apic::dfr: store(apic::dfr, value | 0x0FFFFFFF); return;
+        case apic::svr: write_svr(value); return;
+        case apic::esr:
+            // What was noted since the last write becomes visible (Intel SDM Vol. 3A, 11.5.3).
+            store(apic::esr, pending_errors_);
+            pending_errors_ = 0;
+            return;
+        case apic::timer_divide: write_divide(value); return;
+        case apic::lvt_timer:
+        case apic::lvt_thermal:
+        case apic::lvt_performance:
+        case apic::lvt_lint0:
+        case apic::lvt_lint1:
+        case apic::lvt_error: write_lvt(offset, value); return;
+        case apic::id: set_identity(); return;  // read-only; undoes what hardware may have written
+        case apic::version:
+        case apic::apr:
+        case apic::ppr:
+        case apic::rrd:
+        case apic::timer_current: return;
+        case apic::self_ipi:
+            if (mode() != ApicMode::x2apic) break;
+            self_ipi(static_cast<u8>(value));
+            return;
+        default: break;
+    }
+    if (offset >= apic::isr && offset < apic::esr) return;
+    signal_error(error_illegal_register);
+}
+
+// --- x2APIC MSRs -----------------------------------------------------------------------------------------
+
+std::optional<u64> LocalApic::read_msr(MsrIndex index) {
+    if (mode() != ApicMode::x2apic || index < msr::x2apic_first || index > msr::x2apic_last)
+        return std::nullopt;
+    const u32 offset = (index.raw() & 0xFF) << 4;
+    switch (offset) {
+        case apic::icr_low: return load(apic::icr_low) | u64{load(apic::icr_low + 4)} << 32;
+        case apic::id:
+        case apic::version:
+        case apic::tpr:
+        case apic::ppr:
+        case apic::ldr:
+        case apic::svr:
+        case apic::esr:
+        case apic::timer_initial:
+        case apic::timer_current:
+        case apic::timer_divide: return read_register(offset);
+        default: break;
+    }
+    if (offset >= apic::isr && offset < apic::esr) return load(offset);
+    if (offset >= apic::lvt_timer && offset <= apic::lvt_error) return load(offset);
+    return std::nullopt;
+}
+
+// Reserved bits that are set, read-only registers and absent ones are #GP (Intel SDM Vol. 3A, 11.12.1.3).
+bool LocalApic::write_msr(MsrIndex index, u64 value) {
+    if (mode() != ApicMode::x2apic || index < msr::x2apic_first || index > msr::x2apic_last) return false;
+    const u32 offset = (index.raw() & 0xFF) << 4;
+    if (offset == apic::icr_low) {
+        // Bit 12, the delivery status of xAPIC mode, is ignored: software that reads, changes and writes
+        // back.
+        if ((value & ~u64{icr_writable | apic::delivery_pending} & 0xFFFFFFFF) != 0) return false;
+        const u32 command = static_cast<u32>(value) & icr_writable;
+        store(apic::icr_low, command);
+        store(apic::icr_low + 4, static_cast<u32>(value >> 32));
+        send(command, static_cast<u32>(value >> 32));
+        return true;
+    }
+    u64 defined = 0;
+    switch (offset) {
+        case apic::eoi:
+        case apic::esr: defined = 0; break;
+        case apic::tpr:
+        case apic::self_ipi: defined = 0xFF; break;
+        case apic::svr: defined = apic::svr_enabled | 0xFF; break;
+        case apic::timer_initial: defined = 0xFFFFFFFF; break;
+        case apic::timer_divide: defined = 0xB; break;
+        case apic::lvt_timer:
+            defined = vector_bits | apic::delivery_pending | apic::masked | bit<u32>(17) |
+                      (tsc_deadline_supported_ ? bit<u32>(18) : 0);
+            break;
+        case apic::lvt_thermal:
+        case apic::lvt_performance:
+            defined = vector_bits | delivery_bits | apic::delivery_pending | apic::masked;
+            break;
+        case apic::lvt_lint0:
+        case apic::lvt_lint1: defined = lint_writable | apic::delivery_pending | apic::remote_irr; break;
+        case apic::lvt_error: defined = vector_bits | apic::delivery_pending | apic::masked; break;
+        default: return false;
+    }
+    if ((value & ~defined) != 0) return false;
+    write_register(offset, static_cast<u32>(value));
+    return true;
+}
+
+// --- LVT and SVR -----------------------------------------------------------------------------------------
+
+void LocalApic::write_lvt(u32 offset, u32 value) {
+    // While software-disabled, the mask bits are set and stay so.
+    if ((load(apic::svr) & apic::svr_enabled) == 0) value |= apic::masked;
+    switch (offset) {
+        case apic::lvt_timer: write_timer_entry(value); return;
+        case apic::lvt_error: store(offset, value & (vector_bits | apic::masked)); return;
+        case apic::lvt_thermal:
+        case apic::lvt_performance:
+            store(offset, value & (vector_bits | delivery_bits | apic::masked));
+            return;
+        default: break;
+    }
+    const unsigned pin = offset == apic::lvt_lint1 ? 1 : 0;
+    value &= lint_writable;
+    if ((value & apic::level_triggered) == 0)
+        lint_remote_irr_ = static_cast<u8>(lint_remote_irr_ & ~bit<u8>(pin));
+    if (has_bit(lint_remote_irr_, pin)) value |= apic::remote_irr;
+    store(offset, value);
+    if ((value & apic::level_triggered) != 0 && has_bit(lint_levels_.load(std::memory_order_relaxed), pin))
+        lint_asserted(pin);
+}
+
+void LocalApic::write_svr(u32 value) {
+    store(apic::svr, value & (apic::svr_enabled | 0xFF));
+    if ((value & apic::svr_enabled) != 0) return;
+    for (u32 entry = apic::lvt_timer; entry <= apic::lvt_error; entry += 16) {
+        if (entry == apic::lvt_timer) {
+            write_timer_entry(timer_entry_ | apic::masked);
+        } else {
+            store(entry, load(entry) | apic::masked);
+        }
+    }
+}
+
+// --- Requests, services, priorities ----------------------------------------------------------------------
+
+void LocalApic::set(u32 bitmap, u8 vector) {
+    const u32 at = word_of(bitmap, vector);
+    store(at, load(at) | u32{1} << (vector & 31U));
+}
+
+void LocalApic::clear(u32 bitmap, u8 vector) {
+    const u32 at = word_of(bitmap, vector);
+    store(at, load(at) & ~(u32{1} << (vector & 31U)));
+}
+
+u8 LocalApic::highest(u32 bitmap) const {
+    for (unsigned word = 8; word-- > 0;) {
+        const u32 bits = load(bitmap + 16 * word);
+        if (bits != 0) return static_cast<u8>(32 * word + 31 - static_cast<unsigned>(std::countl_zero(bits)));
+    }
+    return 0;
+}
+
+u8 LocalApic::highest_request() const {
+    return assist_ == ApicAssist::full ? highest(apic::irr) : top_request_;
+}
+
+u8 LocalApic::highest_service() const {
+    return assist_ == ApicAssist::full ? highest(apic::isr) : top_service_;
+}
+
+// Intel SDM Vol. 3A, 11.8.3.1.
+u8 LocalApic::priority_over(u8 service) const {
+    const u8 tpr = static_cast<u8>(load(apic::tpr));
+    return (tpr >> 4) >= (service >> 4) ? tpr : static_cast<u8>(service & 0xF0);
+}
+
+u8 LocalApic::processor_priority() const {
+    return priority_over(highest(apic::isr));
+}
+
+// Intel SDM Vol. 3A, 11.6.2.4.
+u8 LocalApic::arbitration_priority() const {
+    const unsigned tpr = load(apic::tpr) & 0xFF;
+    const unsigned request = highest(apic::irr) >> 4U, service = highest(apic::isr) >> 4U;
+    if ((tpr >> 4) >= request && (tpr >> 4) > service) return static_cast<u8>(tpr);
+    const unsigned common = (tpr >> 4) & service;
+    return static_cast<u8>((common > request ? common : request) << 4);
+}
+
+bool LocalApic::merge() {
+    if (!changed_.exchange(false, std::memory_order_acq_rel)) return false;
+    if (remote_errors_.load(std::memory_order_relaxed) != 0) signal_error(remote_errors_.exchange(0));
+    if (lint_rises_.load(std::memory_order_relaxed) != 0) {
+        const u8 rises = lint_rises_.exchange(0);
+        for (unsigned pin = 0; pin < 2; ++pin)
+            if (has_bit(rises, pin)) lint_asserted(pin);
+    }
+    bool any = false;
+    for (unsigned word = 0; word < 4; ++word) {
+        if (requests_[word].load(std::memory_order_relaxed) == 0) continue;
+        u64 bits = requests_[word].exchange(0, std::memory_order_acquire);
+        const u64 levels = request_is_level_[word].load(std::memory_order_relaxed);
+        any = true;
+        while (bits != 0) {
+            const unsigned position = static_cast<unsigned>(std::countr_zero(bits));
+            bits &= bits - 1;
+            accept(static_cast<u8>(64 * word + position), has_bit(levels, position));
+        }
+    }
+    return any;
+}
+
+void LocalApic::accept(u8 vector, bool level) {
+    if (level != test(apic::tmr, vector)) {
+        if (level) {
+            set(apic::tmr, vector);
+        } else {
+            clear(apic::tmr, vector);
+        }
+        trigger_changes_[vector >> 5U] ^= u32{1} << (vector & 31U);
+        trigger_changed_ = true;
+    }
+    set(apic::irr, vector);
+    if (vector > top_request_) top_request_ = vector;
+}
+
+std::optional<Vector> LocalApic::take_trigger_change() {
+    if (!trigger_changed_) return std::nullopt;
+    for (unsigned word = 0; word < 8; ++word) {
+        u32& bits = trigger_changes_[word];
+        if (bits == 0) continue;
+        const unsigned position = static_cast<unsigned>(std::countr_zero(bits));
+        bits &= bits - 1;
+        return Vector(static_cast<u8>(32 * word + position));
+    }
+    trigger_changed_ = false;
+    return std::nullopt;
+}
+
+std::optional<Vector> LocalApic::highest_pending() {
+    collect();
+    const u8 request = highest_request();
+    if (request < first_legal_vector) return std::nullopt;
+    if ((request >> 4) <= (priority_over(highest_service()) >> 4)) return std::nullopt;
+    return Vector(request);
+}
+
+Vector LocalApic::acknowledge() {
+    const std::optional<Vector> vector = highest_pending();
+    if (!vector) return Vector(static_cast<u8>(load(apic::svr)));
+    clear(apic::irr, vector->raw());
+    set(apic::isr, vector->raw());
+    top_request_ = highest(apic::irr);
+    top_service_ = vector->raw();
+    return *vector;
+}
+
+u8 LocalApic::tpr_threshold() {
+    collect();
+    const u8 request = highest_request() >> 4;
+    if (request == 0 || (highest_service() >> 4) >= request) return 0;
+    return cr8() >= request ? request : 0;
+}
+
+void LocalApic::end_of_interrupt() {
+    const u8 vector = highest_service();
+    if (vector == 0) return;
+    clear(apic::isr, vector);
+    top_service_ = highest(apic::isr);
+    finish(vector);
+}
+
+void LocalApic::finish(u8 vector) {
+    if (!test(apic::tmr, vector)) return;
+    bus_.broadcast_eoi(Vector(vector));
+    for (unsigned pin = 0; pin < 2; ++pin) {
+        const u32 entry = pin == 0 ? apic::lvt_lint0 : apic::lvt_lint1;
+        if (!has_bit(lint_remote_irr_, pin) || (load(entry) & 0xFF) != vector) continue;
+        lint_remote_irr_ = static_cast<u8>(lint_remote_irr_ & ~bit<u8>(pin));
+        store(entry, load(entry) & ~apic::remote_irr);
+        if (has_bit(lint_levels_.load(std::memory_order_relaxed), pin)) lint_asserted(pin);
+    }
+}
+
+// --- Local sources ---------------------------------------------------------------------------------------
+
+void LocalApic::signal_error(u32 status) {
+    const u32 fresh = status & ~pending_errors_;
+    pending_errors_ |= status;
+    if (fresh == 0) return;
+    const u32 entry = load(apic::lvt_error);
+    if ((entry & apic::masked) != 0) return;
+    // The error interrupt's own vector may be illegal: that is noted, and raises nothing further.
+    if ((entry & 0xFF) < first_legal_vector) {
+        pending_errors_ |= error_receive_illegal_vector;
+        return;
+    }
+    post(Vector(static_cast<u8>(entry)), false);
+}
+
+// A fixed interrupt by an LVT entry.
+void LocalApic::raise(u32 entry) {
+    if ((entry & apic::masked) != 0) return;
+    if ((entry & 0xFF) < first_legal_vector) {
+        signal_error(error_receive_illegal_vector);
+        return;
+    }
+    post(Vector(static_cast<u8>(entry)), false);
+}
+
+// A rising edge of a pin, or a level that is there when the entry begins to listen. Polarity is not modelled:
+// the pin's level is its logical state.
+void LocalApic::lint_asserted(unsigned pin) {
+    if (mode() == ApicMode::disabled) {
+        if (pin == 1) signals_.fetch_or(signal_nmi);  // the pins are then the processor's INTR and NMI
+        return;
+    }
+    const u32 offset = pin == 0 ? apic::lvt_lint0 : apic::lvt_lint1;
+    const u32 entry = load(offset);
+    if ((entry & apic::masked) != 0) return;
+    switch (delivery_of(entry)) {
+        case Delivery::nmi: signals_.fetch_or(signal_nmi); return;
+        case Delivery::fixed: break;
+        default: return;  // ExtINT is asked for in has_extint(); SMI, INIT and reserved modes are ignored
+    }
+    if ((entry & apic::level_triggered) == 0) {
+        raise(entry);
+        return;
+    }
+    if (has_bit(lint_remote_irr_, pin)) return;
+    if ((entry & 0xFF) < first_legal_vector) {
+        signal_error(error_receive_illegal_vector);
+        return;
+    }
+    if (!post(Vector(static_cast<u8>(entry)), true)) return;
+    lint_remote_irr_ = static_cast<u8>(lint_remote_irr_ | bit<u8>(pin));
+    store(offset, entry | apic::remote_irr);
+}
+
+bool LocalApic::has_extint() {
+    collect();
+    const bool line = has_bit(lint_levels_.load(std::memory_order_relaxed), 0);
+    if (mode() == ApicMode::disabled) return line;
+    if ((signals_.load(std::memory_order_relaxed) & signal_extint) != 0) return true;
+    const u32 entry = load(apic::lvt_lint0);
+    return line && (entry & apic::masked) == 0 && delivery_of(entry) == Delivery::extint;
+}
+
+// --- Inter-processor interrupts --------------------------------------------------------------------------
+
+void LocalApic::self_ipi(u8 vector) {
+    if (vector < first_legal_vector) {
+        signal_error(error_send_illegal_vector);
+        return;
+    }
+    post(Vector(vector), false);
+}
+
+void LocalApic::send(u32 command, u32 destination) {
+    const bool wide = mode() == ApicMode::x2apic;
+    InterruptMessage message{.destination = destination,
+                             .vector = static_cast<u8>(command),
+                             .delivery = delivery_of(command),
+                             .logical = (command & apic::icr_logical) != 0,
+                             .wide = wide,
+                             .shorthand = static_cast<Shorthand>(extract(command, 19, 18)),
+                             .source = id_};
+    switch (message.delivery) {
+        case Delivery::fixed:
+        case Delivery::lowest_priority:
+            if (message.vector < first_legal_vector) {
+                signal_error(error_send_illegal_vector);
+                return;
+            }
+            if (message.shorthand == Shorthand::self) {
+                post(Vector(message.vector), false);
+                return;
+            }
+            break;
+        case Delivery::init:
+            // The level de-assertion of old only synchronised arbitration IDs.
+            if ((command & apic::level_triggered) != 0 && (command & apic::icr_assert) == 0) return;
+            break;
+        case Delivery::nmi:
+        case Delivery::startup: break;
+        default: return;
+    }
+    bus_.deliver(message);
+}
+
+bool LocalApic::is_destination(const InterruptMessage& message) const {
+    const ApicMode now = mode();
+    if (now == ApicMode::disabled) return false;
+    if (message.is_broadcast()) return true;
+    const u32 to = message.destination;
+    if (!message.logical) return to == id_;
+    const u32 own = load(apic::ldr);
+    if (now == ApicMode::x2apic) return (to >> 16) == (own >> 16) && (to & own & 0xFFFF) != 0;
+    if (to > 0xFF) return false;
+    switch (load(apic::dfr) >> 28) {
+        case 0xF: return (to & (own >> 24)) != 0;
+        case 0x0: return (to >> 4) == (own >> 28) && (to & (own >> 24) & 0xF) != 0;
+        default: return false;  // an undefined model addresses nobody
+    }
+}
+
+// --- From any core ---------------------------------------------------------------------------------------
+
+bool LocalApic::post(Vector vector, bool level) {
+    if (!accepts_interrupts()) return false;
+    if (vector.raw() < first_legal_vector) {
+        remote_errors_.fetch_or(error_receive_illegal_vector);
+        changed_.store(true, std::memory_order_release);
+        return true;
+    }
+    const unsigned word = vector.raw() / 64;
+    const u64 mask = bit(vector.raw() % 64);
+    if (level) {
+        request_is_level_[word].fetch_or(mask, std::memory_order_relaxed);
+    } else if ((request_is_level_[word].load(std::memory_order_relaxed) & mask) != 0) {
+        request_is_level_[word].fetch_and(~mask, std::memory_order_relaxed);
+    }
+    requests_[word].fetch_or(mask, std::memory_order_release);
+    changed_.store(true, std::memory_order_release);
+    return true;
+}
+
+bool LocalApic::post_nmi() {
+    if (mode() == ApicMode::disabled) return false;
+    signals_.fetch_or(signal_nmi);
+    return true;
+}
+
+bool LocalApic::post_init() {
+    if (mode() == ApicMode::disabled) return false;
+    // INIT supersedes what came before it.
+    signals_.store(signal_init);
+    return true;
+}
+
+bool LocalApic::post_sipi(Vector page) {
+    if (mode() == ApicMode::disabled) return false;
+    u32 seen = signals_.load(std::memory_order_relaxed);
+    do {
+        if ((seen & signal_sipi) != 0) return true;  // the first counts
+    } while (!signals_.compare_exchange_weak(seen, seen | signal_sipi | u32{page.raw()} << sipi_shift));
+    return true;
+}
+
+bool LocalApic::post_extint() {
+    if (!accepts_interrupts()) return false;
+    signals_.fetch_or(signal_extint);
+    return true;
+}
+
+std::optional<Vector> LocalApic::take_sipi() {
+    const u32 seen = signals_.fetch_and(~(signal_sipi | u32{0xFF} << sipi_shift));
+    if ((seen & signal_sipi) == 0) return std::nullopt;
+    return Vector(static_cast<u8>(seen >> sipi_shift));
+}
+
+bool LocalApic::set_lint(unsigned pin, bool level) {
+    const u8 mask = static_cast<u8>(1U << (pin & 1));
+    if (!level) {
+        lint_levels_.fetch_and(static_cast<u8>(~mask));
+        return false;
+    }
+    if ((lint_levels_.fetch_or(mask) & mask) != 0) return false;
+    lint_rises_.fetch_or(mask);
+    changed_.store(true, std::memory_order_release);
+    return true;
+}
+
+// --- Timer -----------------------------------------------------------------------------------------------
+
+u32 LocalApic::current_count(Ticks now) const {
+    if (!armed_ || timer_kind(timer_mode()) != 0) return 0;
+    const u64 elapsed = counts(now - start_) >> divide_shift_;
+    if (elapsed < start_count_) return static_cast<u32>(start_count_ - elapsed);
+    if (timer_mode() != TimerMode::periodic || initial_count_ == 0) return 0;
+    return static_cast<u32>(initial_count_ - (elapsed - start_count_) % initial_count_);
+}
+
+Ticks LocalApic::deadline() const {
+    return armed_ && (timer_entry_ & apic::masked) == 0 ? due_ : never;
+}
+
+// Brings the timer up to now. A timer that expired under its mask has expired all the same: unmasking it
+// later raises nothing.
+void LocalApic::settle() {
+    if (!armed_) return;
+    const Ticks now = clock_.now();
+    if (now < due_) return;
+    if (timer_mode() == TimerMode::periodic && initial_count_ != 0) {
+        // Expiries fall on start_ + first + k * period. Missed ones collapse into one, as they do in the IRR.
+        const u64 first = u64{start_count_} << divide_shift_;
+        const u64 period = u64{initial_count_} << divide_shift_;
+        const u64 elapsed = counts(now - start_);
+        u64 next = first + ((elapsed - first) / period + 1) * period;
+        // No oftener than the minimum, but on the timer's own grid.
+        const u64 earliest = counts(now - start_ + minimum_period_);
+        if (next < earliest) next = first + (earliest - first + period - 1) / period * period;
+        due_ = start_ + ticks_for(next);
+    } else {
+        armed_ = false;
+        tsc_deadline_ = 0;
+    }
+    raise(timer_entry_);
+}
+
+// Makes the count of now the starting point, before what it is counted by changes.
+void LocalApic::rebase(Ticks now) {
+    settle();
+    if (!armed_ || timer_kind(timer_mode()) != 0) return;
+    start_count_ = current_count(now);
+    start_ = now;
+}
+
+void LocalApic::start_timer(u32 initial) {
+    settle();
+    if (timer_kind(timer_mode()) != 0) {
+        store(apic::timer_initial, initial_count_);  // ignored; undoes what hardware may have written
+        return;
+    }
+    store(apic::timer_initial, initial);
+    initial_count_ = start_count_ = initial;
+    armed_ = initial != 0;
+    start_ = clock_.now();
+    due_ = armed_ ? start_ + ticks_for(u64{initial} << divide_shift_) : never;
+}
+
+void LocalApic::stop_timer() {
+    store(apic::timer_initial, 0);
+    initial_count_ = start_count_ = 0;
+    armed_ = false;
+    due_ = never;
+}
+
+void LocalApic::write_timer_entry(u32 value) {
+    settle();
+    value &= vector_bits | apic::masked | bit<u32>(17) | (tsc_deadline_supported_ ? bit<u32>(18) : 0);
+    const TimerMode from = timer_mode();
+    const TimerMode to = static_cast<TimerMode>(extract(value, 18, 17));
+    if (timer_kind(from) != timer_kind(to)) {
+        // Changing to or from TSC-deadline mode disarms (Intel SDM Vol. 3A, 11.5.4.1).
+        stop_timer();
+        tsc_deadline_ = 0;
+    } else if (from != to && armed_) {
+        const Ticks now = clock_.now();
+        rebase(now);
+        due_ = start_ + ticks_for(u64{start_count_} << divide_shift_);
+    }
+    timer_entry_ = value;
+    store(apic::lvt_timer, value);
+}
+
+void LocalApic::write_divide(u32 value) {
+    const Ticks now = clock_.now();
+    rebase(now);
+    store(apic::timer_divide, value & 0xB);
+    // 0: by 2, ... 6: by 128, 7: by 1.
+    divide_shift_ = static_cast<unsigned>(((value & 3) | ((value >> 1) & 4)) + 1) & 7;
+    if (armed_ && timer_kind(timer_mode()) == 0)
+        due_ = start_ + ticks_for(u64{start_count_} << divide_shift_);
+}
+
+u64 LocalApic::tsc_deadline() {
+    settle();
+    return timer_mode() == TimerMode::tsc_deadline ? tsc_deadline_ : 0;
+}
+
+void LocalApic::set_tsc_deadline(u64 value) {
+    settle();
+    if (timer_mode() != TimerMode::tsc_deadline) return;
+    tsc_deadline_ = value;
+    armed_ = value != 0;
+    if (armed_) arm_deadline(clock_.now());
+}
+
+void LocalApic::set_tsc_offset(u64 offset) {
+    settle();
+    tsc_offset_ = offset;
+    if (armed_ && timer_mode() == TimerMode::tsc_deadline) arm_deadline(clock_.now());
+}
+
+void LocalApic::arm_deadline(Ticks now) {
+    const u64 tsc = now + tsc_offset_;
+    if (tsc_deadline_ <= tsc) {
+        due_ = now;
+        settle();
+        return;
+    }
+    const u64 ahead = tsc_deadline_ - tsc;
+    due_ = ahead < never - 1 - now ? now + ahead : never - 1;
+}
+
+}  // namespace bulkhead
