@@ -1,0 +1,130 @@
+#include "arch/x86/cpu/vmx_cpu.hpp"
+
+#include <cstring>
+
+#include "arch/x86/cpu/descriptor_tables.hpp"
+#include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/regs/control.hpp"
+#include "arch/x86/regs/msr.hpp"
+#include "arch/x86/vmx/feature_control.hpp"
+#include "arch/x86/vmx/processor_access.hpp"
+#include "arch/x86/vmx/vmcs_access.hpp"
+
+extern "C" void bulkhead_vmx_exit();
+
+namespace bulkhead {
+
+Result<vmx::Capabilities> detect_vmx() {
+    if (auto supported = vmx::check_vmx_supported(cpu::cpuid(1)); !supported)
+        return std::unexpected(supported.error());
+    return vmx::decide_capabilities(
+        vmx::read_capability_msrs([](u32 index) { return cpu::read_msr(MsrIndex(index)); }));
+}
+
+Result<> enable_vmx(const vmx::Capabilities& capabilities, HostPhysical region, u8* region_address) {
+    const auto decision = vmx::decide_feature_control(cpu::read_msr(msr::feature_control));
+    if (!decision) return std::unexpected(decision.error());
+    if (decision->write) cpu::write_msr(msr::feature_control, decision->value);
+
+    const u64 control0 = cpu::read_cr0(), control4 = cpu::read_cr4() | cr4::vmxe;
+    if ((capabilities.cr0_fixed0 & ~control0) != 0 || (control0 & ~capabilities.cr0_fixed1) != 0 ||
+        (capabilities.cr4_fixed0 & ~control4) != 0 || (control4 & ~capabilities.cr4_fixed1) != 0) {
+        return fail("HV-E205: CR0 {:#x} or CR4 {:#x} has a bit that VMX operation forbids on this processor",
+                    control0, control4);
+    }
+    std::memset(region_address, 0, page_size);
+    std::memcpy(region_address, &capabilities.revision, sizeof capabilities.revision);
+    cpu::write_cr4(control4);
+    const VmxResult result = bulkhead_vmxon(region.raw());
+    if (result == VmxResult::succeed) return {};
+    cpu::write_cr4(control4 & ~cr4::vmxe);
+    return fail("HV-E206: VMXON failed on this core (region {}); the core stays offline", region);
+}
+
+void disable_vmx() {
+    (void)bulkhead_vmxoff();
+    cpu::write_cr4(cpu::read_cr4() & ~cr4::vmxe);
+}
+
+vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
+    const u32 index = cpu_index();
+    return {.cr0 = cpu::read_cr0(),
+            .cr3 = compartment_cr3,
+            .cr4 = cpu::read_cr4(),
+            .cs = code_selector,
+            .ss = data_selector,
+            .tr = tss_selector(index),
+            .fs_base = 0,
+            .gs_base = core_data_address(index).raw(),
+            .tr_base = tss_address(index).raw(),
+            .gdtr_base = gdt_address().raw(),
+            .idtr_base = idt_address().raw(),
+            .rip = reinterpret_cast<u64>(&bulkhead_vmx_exit),
+            .efer = cpu::read_msr(msr::efer),
+            .pat = cpu::read_msr(msr::pat)};
+}
+
+// The processor as the VT-x backend reaches it (arch/x86/vmx/processor_access.hpp).
+extern "C" {
+
+u64 bulkhead_vmx_rdtsc() {
+    return cpu::read_tsc();
+}
+u64 bulkhead_vmx_rdmsr(u32 index) {
+    return cpu::read_msr(MsrIndex(index));
+}
+void bulkhead_vmx_wrmsr(u32 index, u64 value) {
+    cpu::write_msr(MsrIndex(index), value);
+}
+u64 bulkhead_vmx_read_cr2() {
+    return cpu::read_cr2();
+}
+void bulkhead_vmx_write_cr2(u64 value) {
+    cpu::write_cr2(value);
+}
+
+u64 bulkhead_vmx_read_debug(u32 index) {
+    switch (index) {
+        case 0: return cpu::read_dr0();
+        case 1: return cpu::read_dr1();
+        case 2: return cpu::read_dr2();
+        case 3: return cpu::read_dr3();
+        default: return cpu::read_dr6();
+    }
+}
+void bulkhead_vmx_write_debug(u32 index, u64 value) {
+    switch (index) {
+        case 0: return cpu::write_dr0(value);
+        case 1: return cpu::write_dr1(value);
+        case 2: return cpu::write_dr2(value);
+        case 3: return cpu::write_dr3(value);
+        default: return cpu::write_dr6(value);
+    }
+}
+
+void bulkhead_vmx_xsetbv(u64 xcr0) {
+    cpu::write_xcr0(xcr0);
+}
+void bulkhead_vmx_xsave(void* area, u64 mask) {
+    asm volatile("xsave64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
+}
+void bulkhead_vmx_xrstor(const void* area, u64 mask) {
+    asm volatile("xrstor64 (%0)"
+                 :
+                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
+                 : "memory");
+}
+void bulkhead_vmx_fxsave(void* area) {
+    asm volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+}
+void bulkhead_vmx_fxrstor(const void* area) {
+    asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
+}
+
+}  // extern "C"
+
+}  // namespace bulkhead

@@ -1,0 +1,161 @@
+// One virtual processor under VT-x: the VMCS behind VcpuBackend.
+//
+// A backend is tied to the core on which it is loaded: load(), then everything else, then save(), all on one
+// core in VMX operation with interrupts disabled. Between save() and load() it may move: attach_to_core()
+// tells it the new core's host state. prepare() comes first of all.
+//
+// Who holds what while a vCPU is loaded: the VMCS what VM entry and exit switch; the processor's own
+// registers the rest (x87 to AVX-512 state and XCR0, DR0-DR3 and DR6, CR2, the SYSCALL MSRs, KERNEL_GS_BASE,
+// TSC_AUX), since the hypervisor uses none of them.
+//
+// Host interrupts: exits do not acknowledge them. They stay pending in the local APIC until the caller
+// enables interrupts. NMIs that end the guest's turn are handled before run() returns.
+#pragma once
+
+#include "arch/x86/vmx/capabilities.hpp"
+#include "arch/x86/vmx/control_registers.hpp"
+#include "arch/x86/vmx/host_state.hpp"
+#include "arch/x86/vmx/msr_bitmap.hpp"
+#include "arch/x86/vmx/vmcs_access.hpp"
+#include "vmm/guest_memory.hpp"
+#include "vmm/vcpu_backend.hpp"
+
+namespace bulkhead::vmx {
+
+// A 4 KiB page, by the address at which the VM's compartment has it and by the processor's.
+struct Page {
+    u8* host = nullptr;
+    HostPhysical physical{};
+};
+
+struct VcpuParameters {
+    Page vmcs{};
+    Page virtual_apic{};  // the local APIC's register page
+    Page msr_bitmap{};
+    HostPhysical apic_access{};  // of the page that the nested table maps at the local APIC's address; 0:
+                                 // none is mapped
+    HostPhysical nested_root{};
+    bool ept_accessed_dirty = false;
+    u16 vpid = 1;             // not 0; no two vCPUs that a core may run share one
+    u64 guest_cr4_bits = 0;   // those that the guest's CPUID announces
+    u64 xcr0_components = 0;  // what load() and save() switch; 0: the processor has no XSAVE
+    u8* extended_state =
+        nullptr;  // 64-byte aligned, CPUID leaf 0Dh's size for these components, at least 576
+    usize extended_state_size = 0;
+    u32 processor_signature = 0;  // CPUID leaf 1 EAX: EDX after RESET
+    u8 physical_bits = 36;        // of the host, for explain()
+    bool branch_barrier = false;  // IBPB when the vCPU is loaded
+    bool flush_l1d = false;       // likewise IA32_FLUSH_CMD: the processor has it and is open to L1TF
+    FeatureChoice features{};
+    const GuestMemory* memory =
+        nullptr;  // PAE page-directory pointers are read from it; null: all not present
+};
+
+class Backend final : public VcpuBackend {
+  public:
+    // `capabilities` outlives the backend.
+    Backend(const Capabilities& capabilities, const VcpuParameters& parameters);
+    Backend(const Backend&) = delete;
+    Backend& operator=(const Backend&) = delete;
+
+    // Makes the VMCS, in the state after RESET with the local APIC disabled; leaves nothing loaded. On a core
+    // in VMX operation.
+    [[nodiscard]] Result<> prepare(const HostState& host);
+    // From the next load() on the host state is `host`. Not while loaded.
+    void attach_to_core(const HostState& host);
+
+    [[nodiscard]] Exit run(u64 deadline) override;
+
+    [[nodiscard]] u64 read(Register which) const override;
+    void write(Register which, u64 value) override;
+    [[nodiscard]] Segment segment(SegmentName which) const override;
+    void set_segment(SegmentName which, const Segment& value) override;
+    [[nodiscard]] DescriptorTable gdtr() const override;
+    [[nodiscard]] DescriptorTable idtr() const override;
+    void set_gdtr(const DescriptorTable& value) override;
+    void set_idtr(const DescriptorTable& value) override;
+
+    [[nodiscard]] Interruptibility interruptibility() const override;
+    void set_interruptibility(Interruptibility value) override;
+
+    // An event whose delivery an exit broke off is not injected again by itself: the caller has it in the
+    // Exit.
+    void inject(const Event& event) override;
+    [[nodiscard]] bool injection_pending() const override { return injection_pending_; }
+    void set_interrupt_window(bool wanted) override;
+    void set_nmi_window(bool wanted) override;
+
+    void set_tsc_offset(u64 offset) override;
+
+    // Of the current APIC mode.
+    [[nodiscard]] ApicAssist apic_assist() const override;
+    void set_apic_mode(ApicMode mode) override;
+    void set_virtual_interrupt(u8 requesting, u8 servicing) override;
+    void set_eoi_exit(Vector vector, bool exits) override;
+    void set_tpr_threshold(u8 priority_class) override;
+    [[nodiscard]] u8 cr8() const override;
+    void set_cr8(u8 value) override;
+
+    void flush_translations() override;
+    void reset() override;
+    void explain(Sink& sink) const override;
+    void load() override;
+    void save() override;
+
+    [[nodiscard]] u64 xcr0() const override { return xcr0_; }
+    void set_xcr0(u64 value) override;
+    [[nodiscard]] u64 debug_register(unsigned index) const override;
+    void set_debug_register(unsigned index, u64 value) override;
+
+  private:
+    // MSRs that stay in the processor while loaded.
+    static constexpr usize resident_msr_count = 6;
+
+    [[nodiscard]] Result<> write_controls();
+    void write_control_state();
+    void reset_extended_state();
+    void set_primary(u32 control, bool on);
+    [[gnu::noinline]] void arm_timer(u64 deadline);
+    [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);
+    [[nodiscard, gnu::noinline]] Exit host_exit(u64 reason, u64 deadline);
+
+    [[nodiscard]] u64 read_resident(usize index) const;
+    void write_resident(usize index, u64 value);
+    void write_cr0(u64 value);
+    void write_cr4(u64 value);
+    void update_mode();
+    void match_pending_single_step();
+    void flush_guest_translations();
+    void load_extended_state();
+    void save_extended_state();
+    [[nodiscard]] bool uses_vpid() const { return (secondary_ & secondary_vpid) != 0; }
+    [[nodiscard]] u64 ept_pointer() const;
+
+    static constexpr u32 secondary_vpid = bit<u32>(5);
+
+    const Capabilities& capabilities_;
+    const VcpuParameters parameters_;
+    const ControlRegisterOwnership cr0_;
+    const ControlRegisterOwnership cr4_;
+    MsrBitmap msr_bitmap_;
+    HostState host_{};
+
+    // As in the VMCS.
+    u32 pin_ = 0, primary_ = 0, secondary_ = 0;
+    u64 eoi_exits_[4] = {};
+
+    bool launched_ = false;
+    bool loaded_ = false;
+    bool host_state_stale_ = false;
+    bool injection_pending_ = false;
+    ApicMode apic_mode_ = ApicMode::disabled;
+
+    // The registers that stay in the processor while loaded, while not loaded.
+    u64 resident_msrs_[resident_msr_count] = {};
+    u64 cr2_ = 0;
+    u64 debug_[4] = {};
+    u64 dr6_ = 0xFFFF0FF0;
+    u64 xcr0_ = 1;
+};
+
+}  // namespace bulkhead::vmx

@@ -1,0 +1,38 @@
+// What the VT-x backend asks of the processor beyond the VMCS: the world switch and the state that VM entry
+// and exit leave alone. Like vmcs_access.hpp a seam at link time: assembly in the image, a fake in the host
+// tests.
+#pragma once
+
+#include "vmm/cpu_state.hpp"
+
+namespace bulkhead {
+
+constexpr u64 bulkhead_vmx_failed = ~u64{0};
+
+extern "C" {
+// Loads the general registers, RSP among them, enters the guest by VMLAUNCH or VMRESUME, and stores them when
+// it exits. Returns the exit-reason field; bulkhead_vmx_failed where the instruction itself failed (VMfail)
+// and no guest ran.
+u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched);
+
+// Runs the host's own handler of the NMI that ended the guest's turn, whose IRET unblocks NMIs again.
+void bulkhead_vmx_take_nmi();
+
+u64 bulkhead_vmx_rdtsc();
+u64 bulkhead_vmx_rdmsr(u32 index);
+void bulkhead_vmx_wrmsr(u32 index, u64 value);
+u64 bulkhead_vmx_read_cr2();
+void bulkhead_vmx_write_cr2(u64 value);
+// index: 0..3 or 6.
+u64 bulkhead_vmx_read_debug(u32 index);
+void bulkhead_vmx_write_debug(u32 index, u64 value);
+void bulkhead_vmx_xsetbv(u64 xcr0);
+// area: 64-byte aligned, standard format, large enough for every component in `mask`.
+void bulkhead_vmx_xsave(void* area, u64 mask);
+void bulkhead_vmx_xrstor(const void* area, u64 mask);
+// area: 16-byte aligned, 512 bytes.
+void bulkhead_vmx_fxsave(void* area);
+void bulkhead_vmx_fxrstor(const void* area);
+}
+
+}  // namespace bulkhead
