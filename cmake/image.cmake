@@ -40,6 +40,12 @@ endforeach()
 foreach(room arch/x86/cpu drivers boot)
   string(REPLACE "/" "_" name ${room})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp ${PROJECT_SOURCE_DIR}/${room}/*.asm)
+  # A vendor's world switch belongs to the vendor's room.
+  foreach(vendor vmx svm)
+    if(NOT "arch/x86/${vendor}" IN_LIST image_rooms)
+      list(FILTER sources EXCLUDE REGEX "/${vendor}_[a-z_]+\\.(cpp|asm)$")
+    endif()
+  endforeach()
   add_image_room(${name} ${sources})
 endforeach()
 

@@ -6,8 +6,8 @@ namespace bulkhead {
 namespace {
 
 // Registers; the first two are the divisor's while LCR bit 7 is set.
-constexpr u16 data = 0, interrupt_enable = 1, interrupt_identification = 2, fifo_control = 2, line_control = 3,
-              modem_control = 4, line_status = 5, modem_status = 6;
+constexpr u16 data = 0, interrupt_enable = 1, interrupt_identification = 2, fifo_control = 2,
+              line_control = 3, modem_control = 4, line_status = 5, modem_status = 6;
 
 constexpr u8 received_data_interrupt = bit<u8>(0);
 constexpr u8 fifo_enable = bit<u8>(0), fifo_clear = bit<u8>(1) | bit<u8>(2), fifo_trigger_8 = bit<u8>(7);

@@ -9,9 +9,9 @@
 
 namespace bulkhead {
 
-// Unlocked: whoever shares it among cores locks. Never waits longer than about 10 ms for the transmitter (twice
-// the time of a full FIFO at low rates); a transmitter that does not get ready by then counts as stuck, and text
-// is dropped until it shows itself ready again.
+// Unlocked: whoever shares it among cores locks. Never waits longer than about 10 ms for the transmitter
+// (twice the time of a full FIFO at low rates); a transmitter that does not get ready by then counts as
+// stuck, and text is dropped until it shows itself ready again.
 class Uart16550 final : public Sink {
   public:
     static constexpr u32 clock_hz = 115200;  // 1.8432 MHz / 16

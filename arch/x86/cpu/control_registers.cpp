@@ -16,7 +16,8 @@ Result<> configure_core() {
 
     cpu::write_msr(msr::efer, cpu::read_msr(msr::efer) | efer::nxe);
 
-    // Caches on, even where the firmware left an AP with CD set (Intel SDM Vol. 3A, 9.1.1, June 2023 edition).
+    // Caches on, even where the firmware left an AP with CD set (Intel SDM Vol. 3A, 9.1.1, June 2023
+    // edition).
     cpu::write_cr0(cr0::pe | cr0::mp | cr0::et | cr0::ne | cr0::wp | cr0::pg);
 
     u64 value = cr4::pae | cr4::osfxsr | cr4::osxmmexcpt;
@@ -32,8 +33,9 @@ Result<> configure_core() {
 
 void print_protections(Sink& sink) {
     const u64 value = cpu::read_cr4();
-    print(sink, "NX{}{}{}{}", (value & cr4::smep) != 0 ? " SMEP" : "", (value & cr4::smap) != 0 ? " SMAP" : "",
-          (value & cr4::umip) != 0 ? " UMIP" : "", (value & cr4::pge) != 0 ? " global pages" : "");
+    print(sink, "NX{}{}{}{}", (value & cr4::smep) != 0 ? " SMEP" : "",
+          (value & cr4::smap) != 0 ? " SMAP" : "", (value & cr4::umip) != 0 ? " UMIP" : "",
+          (value & cr4::pge) != 0 ? " global pages" : "");
 }
 
 }  // namespace bulkhead

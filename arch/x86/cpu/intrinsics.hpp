@@ -8,7 +8,8 @@
 
 namespace bulkhead::cpu {
 
-// ---- Identification and model-specific registers -----------------------------------------------------------
+// ---- Identification and model-specific registers
+// -----------------------------------------------------------
 
 [[nodiscard]] inline CpuidResult cpuid(u32 leaf, u32 subleaf = 0) {
     CpuidResult r;
@@ -32,15 +33,15 @@ inline void write_msr(MsrIndex index, u64 value) {
 
 // An instruction between labels 1 and 2 that may fault: on #GP or #UD execution goes on at label 2, with
 // `fault` still 1.
-#define BULKHEAD_GUARDED(instruction)   \
-    "movl $1, %[fault]\n\t"             \
-    "1: " instruction                   \
-    "\n\t"                              \
-    "xorl %[fault], %[fault]\n\t"       \
-    "2:\n\t"                            \
-    ".pushsection .fixups, \"a\"\n\t"   \
-    ".balign 8\n\t"                     \
-    ".quad 1b, 2b\n\t"                  \
+#define BULKHEAD_GUARDED(instruction) \
+    "movl $1, %[fault]\n\t"           \
+    "1: " instruction                 \
+    "\n\t"                            \
+    "xorl %[fault], %[fault]\n\t"     \
+    "2:\n\t"                          \
+    ".pushsection .fixups, \"a\"\n\t" \
+    ".balign 8\n\t"                   \
+    ".quad 1b, 2b\n\t"                \
     ".popsection\n\t"
 
 // Nothing where the register does not exist.
@@ -64,7 +65,8 @@ inline void write_msr(MsrIndex index, u64 value) {
     return fault == 0;
 }
 
-// ---- Control and debug registers ---------------------------------------------------------------------------
+// ---- Control and debug registers
+// ---------------------------------------------------------------------------
 
 #define BULKHEAD_CONTROL_REGISTER(name)                                 \
     [[nodiscard]] inline u64 read_##name() {                            \
@@ -72,7 +74,9 @@ inline void write_msr(MsrIndex index, u64 value) {
         asm volatile("mov %%" #name ", %0" : "=r"(value) : : "memory"); \
         return value;                                                   \
     }                                                                   \
-    inline void write_##name(u64 value) { asm volatile("mov %0, %%" #name : : "r"(value) : "memory"); }
+    inline void write_##name(u64 value) {                               \
+        asm volatile("mov %0, %%" #name : : "r"(value) : "memory");     \
+    }
 
 BULKHEAD_CONTROL_REGISTER(cr0)
 BULKHEAD_CONTROL_REGISTER(cr2)
@@ -105,17 +109,26 @@ inline void write_xcr0(u64 value) {
     return value;
 }
 
-// ---- Descriptor tables -------------------------------------------------------------------------------------
+// ---- Descriptor tables
+// -------------------------------------------------------------------------------------
 
 struct [[gnu::packed]] TableRegister {
     u16 limit = 0;
     u64 base = 0;
 };
 
-inline void load_gdt(const TableRegister& table) { asm volatile("lgdt %0" : : "m"(table)); }
-inline void load_idt(const TableRegister& table) { asm volatile("lidt %0" : : "m"(table)); }
-inline void load_ldt(u16 selector) { asm volatile("lldt %0" : : "r"(selector)); }
-inline void load_task_register(u16 selector) { asm volatile("ltr %0" : : "r"(selector) : "memory"); }
+inline void load_gdt(const TableRegister& table) {
+    asm volatile("lgdt %0" : : "m"(table));
+}
+inline void load_idt(const TableRegister& table) {
+    asm volatile("lidt %0" : : "m"(table));
+}
+inline void load_ldt(u16 selector) {
+    asm volatile("lldt %0" : : "r"(selector));
+}
+inline void load_task_register(u16 selector) {
+    asm volatile("ltr %0" : : "r"(selector) : "memory");
+}
 [[nodiscard]] inline TableRegister read_gdt() {
     TableRegister table;
     asm volatile("sgdt %0" : "=m"(table));
@@ -127,7 +140,8 @@ inline void load_task_register(u16 selector) { asm volatile("ltr %0" : : "r"(sel
     return table;
 }
 
-// ---- Port I/O ----------------------------------------------------------------------------------------------
+// ---- Port I/O
+// ----------------------------------------------------------------------------------------------
 
 [[nodiscard]] inline u8 in8(Port port) {
     u8 value;
@@ -144,11 +158,18 @@ inline void load_task_register(u16 selector) { asm volatile("ltr %0" : : "r"(sel
     asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port.raw()));
     return value;
 }
-inline void out8(Port port, u8 value) { asm volatile("outb %0, %1" : : "a"(value), "Nd"(port.raw())); }
-inline void out16(Port port, u16 value) { asm volatile("outw %0, %1" : : "a"(value), "Nd"(port.raw())); }
-inline void out32(Port port, u32 value) { asm volatile("outl %0, %1" : : "a"(value), "Nd"(port.raw())); }
+inline void out8(Port port, u8 value) {
+    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port.raw()));
+}
+inline void out16(Port port, u16 value) {
+    asm volatile("outw %0, %1" : : "a"(value), "Nd"(port.raw()));
+}
+inline void out32(Port port, u32 value) {
+    asm volatile("outl %0, %1" : : "a"(value), "Nd"(port.raw()));
+}
 
-// ---- The rest ----------------------------------------------------------------------------------------------
+// ---- The rest
+// ----------------------------------------------------------------------------------------------
 
 // Not ordered with the instructions around it.
 [[nodiscard]] inline u64 read_tsc() {
@@ -168,15 +189,29 @@ inline void invalidate_page(HostVirtual address) {
     asm volatile("invlpg (%0)" : : "r"(address.raw()) : "memory");
 }
 // Writes back and discards all caches.
-inline void write_back_caches() { asm volatile("wbinvd" : : : "memory"); }
+inline void write_back_caches() {
+    asm volatile("wbinvd" : : : "memory");
+}
 
-inline void pause() { asm volatile("pause" : : : "memory"); }
-inline void halt() { asm volatile("hlt" : : : "memory"); }
-inline void disable_interrupts() { asm volatile("cli" : : : "memory"); }
-inline void enable_interrupts() { asm volatile("sti" : : : "memory"); }
+inline void pause() {
+    asm volatile("pause" : : : "memory");
+}
+inline void halt() {
+    asm volatile("hlt" : : : "memory");
+}
+inline void disable_interrupts() {
+    asm volatile("cli" : : : "memory");
+}
+inline void enable_interrupts() {
+    asm volatile("sti" : : : "memory");
+}
 // Enables interrupts and halts, with no instruction boundary between at which an interrupt could be lost.
-inline void enable_interrupts_and_halt() { asm volatile("sti; hlt" : : : "memory"); }
-[[nodiscard]] inline bool interrupts_enabled() { return (read_rflags() & 1u << 9) != 0; }
+inline void enable_interrupts_and_halt() {
+    asm volatile("sti; hlt" : : : "memory");
+}
+[[nodiscard]] inline bool interrupts_enabled() {
+    return (read_rflags() & 1u << 9) != 0;
+}
 
 [[noreturn]] inline void stop() {
     for (;;) asm volatile("cli; hlt" : : : "memory");

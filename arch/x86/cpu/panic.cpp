@@ -163,9 +163,10 @@ void panic_on_trap(const TrapFrame& f) {
     } else {
         Lines()("HV-E009: unexpected exception in the hypervisor; report this");
     }
-    Lines()("  {} (vector {}), error code {:#x}, CR2 {:#018x}", exception_name(f.vector), f.vector, f.error_code,
-            cr2);
-    Lines()("  RIP {:016x} CS {:04x} RFLAGS {:08x} RSP {:016x} SS {:04x}", f.rip, f.cs, f.rflags, f.rsp, f.ss);
+    Lines()("  {} (vector {}), error code {:#x}, CR2 {:#018x}", exception_name(f.vector), f.vector,
+            f.error_code, cr2);
+    Lines()("  RIP {:016x} CS {:04x} RFLAGS {:08x} RSP {:016x} SS {:04x}", f.rip, f.cs, f.rflags, f.rsp,
+            f.ss);
     Lines()("  RAX {:016x} RBX {:016x} RCX {:016x} RDX {:016x}", f.rax, f.rbx, f.rcx, f.rdx);
     Lines()("  RSI {:016x} RDI {:016x} RBP {:016x} R8  {:016x}", f.rsi, f.rdi, f.rbp, f.r8);
     Lines()("  R9  {:016x} R10 {:016x} R11 {:016x} R12 {:016x}", f.r9, f.r10, f.r11, f.r12);

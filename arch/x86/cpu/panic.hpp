@@ -11,11 +11,11 @@
 namespace bulkhead {
 
 struct PanicSettings {
-    Sink* output = nullptr;            // unlocked; null: nothing is printed
+    Sink* output = nullptr;             // unlocked; null: nothing is printed
     void (*freeze_others)() = nullptr;  // sends an NMI to all other cores
     // The function that `address` lies in and the offset there; empty: unknown.
     std::string_view (*symbolize)(u64 address, u64& offset) = nullptr;
-    void (*reset)() = nullptr;          // resets the machine afterwards; null: it halts
+    void (*reset)() = nullptr;  // resets the machine afterwards; null: it halts
 };
 // Set up by boot_main() as the pieces become available.
 extern PanicSettings panic_settings;
@@ -38,9 +38,9 @@ template <class... Arguments>
 void print_backtrace(Sink& sink, u64 rip, u64 rbp);
 
 // An invariant that no input can break: a defect of ours if it fails.
-#define BULKHEAD_ASSERT(condition)                                                                  \
-    do {                                                                                            \
-        if (!(condition)) [[unlikely]]                                                              \
+#define BULKHEAD_ASSERT(condition)                                                                     \
+    do {                                                                                               \
+        if (!(condition)) [[unlikely]]                                                                 \
             ::bulkhead::panic("HV-E010: assertion failed: " #condition ", {}:{}", __FILE__, __LINE__); \
     } while (false)
 

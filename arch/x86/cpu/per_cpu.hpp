@@ -28,7 +28,8 @@ struct CoreData {
     return *self;
 }
 
-// A T for each core, each on cache lines of its own. Only constant-initialised types: nothing runs before main.
+// A T for each core, each on cache lines of its own. Only constant-initialised types: nothing runs before
+// main.
 template <class T>
 class PerCpu {
   public:

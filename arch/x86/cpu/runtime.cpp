@@ -105,30 +105,48 @@ static Quotient divide(unsigned __int128 numerator, unsigned __int128 denominato
     bulkhead::panic("HV-E011: stack overwritten (stack protector)");
 }
 
-[[noreturn, gnu::used]] void __cxa_pure_virtual() { bulkhead::panic("HV-E010: pure virtual call"); }
+[[noreturn, gnu::used]] void __cxa_pure_virtual() {
+    bulkhead::panic("HV-E010: pure virtual call");
+}
 
-[[noreturn, gnu::used]] void abort() { bulkhead::panic("HV-E010: abort() reached"); }
+[[noreturn, gnu::used]] void abort() {
+    bulkhead::panic("HV-E010: abort() reached");
+}
 
 }  // extern "C"
 
 // Deleting destructors refer to it; nothing is ever allocated.
-void operator delete(void*) noexcept { bulkhead::panic("HV-E010: operator delete reached"); }
-void operator delete(void*, std::size_t) noexcept { bulkhead::panic("HV-E010: operator delete reached"); }
+void operator delete(void*) noexcept {
+    bulkhead::panic("HV-E010: operator delete reached");
+}
+void operator delete(void*, std::size_t) noexcept {
+    bulkhead::panic("HV-E010: operator delete reached");
+}
 void operator delete(void*, std::size_t, std::align_val_t) noexcept {
     bulkhead::panic("HV-E010: operator delete reached");
 }
 
 // libstdc++ headers call these where a hosted program would throw.
 namespace std {
-[[noreturn]] void __throw_logic_error(const char* what) { bulkhead::panic("HV-E010: logic error: {}", what); }
-[[noreturn]] void __throw_length_error(const char* what) { bulkhead::panic("HV-E010: length error: {}", what); }
-[[noreturn]] void __throw_out_of_range(const char* what) { bulkhead::panic("HV-E010: out of range: {}", what); }
+[[noreturn]] void __throw_logic_error(const char* what) {
+    bulkhead::panic("HV-E010: logic error: {}", what);
+}
+[[noreturn]] void __throw_length_error(const char* what) {
+    bulkhead::panic("HV-E010: length error: {}", what);
+}
+[[noreturn]] void __throw_out_of_range(const char* what) {
+    bulkhead::panic("HV-E010: out of range: {}", what);
+}
 [[noreturn]] void __throw_out_of_range_fmt(const char* what, ...) {
     bulkhead::panic("HV-E010: out of range: {}", what);
 }
-[[noreturn]] void __throw_bad_optional_access() { bulkhead::panic("HV-E010: empty optional"); }
+[[noreturn]] void __throw_bad_optional_access() {
+    bulkhead::panic("HV-E010: empty optional");
+}
 [[noreturn]] void __throw_bad_variant_access(const char* what) {
     bulkhead::panic("HV-E010: bad variant: {}", what);
 }
-[[noreturn]] void __throw_bad_function_call() { bulkhead::panic("HV-E010: empty function"); }
+[[noreturn]] void __throw_bad_function_call() {
+    bulkhead::panic("HV-E010: empty function");
+}
 }  // namespace std
