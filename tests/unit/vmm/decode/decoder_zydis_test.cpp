@@ -119,7 +119,8 @@ std::string difference(const Instruction& mine, const Oracle& oracle) {
         // SDM's table 2-5 says that REX.B is not looked at there, and for 64 bits Zydis agrees.
         const bool no_base = mine.code == CodeSize::bits64 && mine.address_size == 4 && mine.mod() == 0 &&
                              (mine.modrm & 7) == 4 && operand.mem.base == ZYDIS_REGISTER_R13D;
-        if (!m.rip_relative && !no_base && m.base != register_number(operand.mem.base)) return "base";
+        if (no_base) return "";
+        if (!m.rip_relative && m.base != register_number(operand.mem.base)) return "base";
         if (m.index != register_number(operand.mem.index)) return "index";
         if (m.index != MemoryOperand::none && m.scale != operand.mem.scale) return "scale";
         const u64 mask = all_ones(mine.address_size);
