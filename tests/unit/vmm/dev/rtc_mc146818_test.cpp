@@ -187,7 +187,7 @@ TEST_CASE_METHOD(Chip, "the update-ended interrupt comes once a second until reg
     CHECK(irq.level);
     CHECK(irq.rises == 1);
     CHECK(rtc.deadline() == never);  // nothing to do until the guest reads
-    CHECK(in(0x0C) == 0x90);
+    CHECK((in(0x0C) & 0x90) == 0x90);
     CHECK_FALSE(irq.level);
     CHECK(in(0x0C) == 0x00);
     clock.run_for_us(600'000, rtc);
@@ -237,8 +237,8 @@ TEST_CASE_METHOD(Chip, "the alarm rings at its time, every day") {
     clock.run_for_us(1'001, rtc);
     CHECK(irq.level);
     CHECK((in(0x0C) & 0xA0) == 0xA0);
-    CHECK(rtc.deadline() ==
-          clock.ticks - clock.ticks % 1 + 86400 * clock.hz() - (clock.ticks - 5'000'000'003) % clock.hz());
+    const Ticks into_second = (clock.ticks - 5'000'000'003) % clock.hz();
+    CHECK(rtc.deadline() == clock.ticks - into_second + 86400 * clock.hz());
 }
 
 TEST_CASE("an alarm's don't-care codes repeat it every hour, minute or second") {
