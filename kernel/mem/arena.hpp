@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernel/base/bits.hpp"
 #include "kernel/base/fixed_vector.hpp"
 #include "kernel/base/result.hpp"
 

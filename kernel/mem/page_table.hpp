@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "arch/x86/paging/format.hpp"
+#include "kernel/base/fixed_vector.hpp"
 #include "kernel/base/result.hpp"
 
 namespace bulkhead {
@@ -23,7 +24,8 @@ class TableMemory {
     // A page of its own, 4 KiB aligned, of any content.
     [[nodiscard]] virtual Result<HostPhysical> allocate() = 0;
     virtual void free(HostPhysical table) = 0;
-    // The 512 entries of a table: of one that allocate() gave, or of a shared one.
+    // The 512 entries of a table: of one that allocate() gave, or of a shared one. Valid until the table is
+    // freed.
     [[nodiscard]] virtual u64* access(HostPhysical table) = 0;
     // Called after entries that hardware may have cached have changed, before a table that was unlinked is
     // freed and before unmap() or protect() returns: make sure that no core uses an old translation of the
@@ -86,20 +88,20 @@ class PageTableAlgorithm {
             &visit);
     }
 
-    // A number that changes when any translation or attribute does (64-bit FNV-1a over the leaves).
-    // Independent of how tables are laid out in memory, and of accessed and dirty bits.
+    // A number that changes when any leaf does (64-bit FNV-1a over their addresses, sizes and attributes).
+    // Where the tables are, and accessed and dirty bits, do not matter.
     [[nodiscard]] u64 checksum() const;
 
     // The number of tables, root included, shared ones not.
     [[nodiscard]] u64 table_count() const;
 
-    // Lets top-level slot `slot` (0..511) of this table show what that of `other` shows, without owning it:
-    // changes there are refused here, and destroy() leaves it alone. The slot here must be empty and that of
-    // `other` present.
-    [[nodiscard]] Result<> share_top_slot(unsigned slot, const PageTableAlgorithm& other);
+    // Gives the top-level slot (0..511) a table that stays until destroy(), so that others may share it and
+    // see what is mapped below it later. Host tables only.
+    [[nodiscard]] Result<> pin_top_slot(unsigned slot);
 
-    // Makes sure that the slot has a table, so that what is mapped there later is seen by those who share it.
-    [[nodiscard]] Result<> populate_top_slot(unsigned slot);
+    // Lets `slot` of this table show what that of `other`, which is pinned there, shows. It is not this
+    // table's to change: map(), unmap() and protect() refuse it and destroy() leaves it alone.
+    [[nodiscard]] Result<> share_top_slot(unsigned slot, const PageTableAlgorithm& other);
 
     // Frees all tables it owns, root included. No core may use them any more; the object is not to be used
     // again.
@@ -110,17 +112,25 @@ class PageTableAlgorithm {
 
   private:
     using VisitFunction = bool (*)(void*, const Mapping&);
-    class Spares;
+    using Spares = FixedVector<HostPhysical, 4>;
+
+    [[nodiscard]] u64 load(HostPhysical table, unsigned index) const;
+    void store(HostPhysical table, unsigned index, u64 entry) const;
+    void clear_table(HostPhysical table) const;
 
     [[nodiscard]] Result<> check_range(u64 address, u64 length) const;
-    [[nodiscard]] Result<> check_unmapped(u64 address, u64 length) const;
-    [[nodiscard]] Result<> map_page(u64 address, HostPhysical physical, const PageAttributes& attributes,
-                                    unsigned level);
-    [[nodiscard]] Result<HostPhysical> make_table(u64 fill);
-    [[nodiscard]] unsigned tables_to_split_at(u64 address) const;
-    void split_at(u64 address, Spares& spares);
+    [[nodiscard]] Result<> check_unmapped(u64 address, u64 last) const;
+    [[nodiscard]] Result<Spares> allocate(usize count);
+    // Maps one page of at most `level` and returns its size.
+    [[nodiscard]] Result<u64> map_page(u64 address, HostPhysical physical, const PageAttributes& attributes,
+                                       unsigned level);
+    // The level of the leaf that `boundary` cuts in two; 1: none.
+    [[nodiscard]] unsigned level_cut_at(u64 boundary) const;
+    void split_at(u64 boundary, Spares& spares);
     [[nodiscard]] Result<> split_edges(u64 address, u64 length);
-    bool clear(HostPhysical table, unsigned level, u64 address, u64 last, HostPhysical& unlinked,
+    // Clears what lies wholly in [address, last] and flushes; tables that become empty are freed.
+    void remove(u64 address, u64 length);
+    void clear(HostPhysical table, unsigned level, u64 address, u64 last, HostPhysical& unlinked,
                bool& changed);
     void change(HostPhysical table, unsigned level, u64 address, u64 last, const PageAttributes& attributes,
                 bool& changed);
@@ -145,7 +155,7 @@ class PageTable : private PageTableAlgorithm {
     using PageTableAlgorithm::format;
     using PageTableAlgorithm::make_root;
     using PageTableAlgorithm::PageTableAlgorithm;
-    using PageTableAlgorithm::populate_top_slot;
+    using PageTableAlgorithm::pin_top_slot;
     using PageTableAlgorithm::root;
     using PageTableAlgorithm::table_count;
     using PageTableAlgorithm::visit;

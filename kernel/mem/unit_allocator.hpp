@@ -5,6 +5,7 @@
 
 #include <span>
 
+#include "kernel/base/bits.hpp"
 #include "kernel/base/fixed_vector.hpp"
 #include "kernel/base/result.hpp"
 

@@ -68,8 +68,10 @@ struct PagingFormat {
                        // instances
     u64 table_always;  // set in every entry that points to a table: all permissions, for the leaf to narrow
     u64 absent;        // the entry that maps nothing
-    u64 shared;  // a bit the processor ignores: the table below belongs to someone else; zero: not to be had
+    u64 shared;  // a bit that the processor ignores, at the top level: the table below is someone else's
+    u64 pinned;  // likewise: others share the table below, it must stay; both zero: sharing is not to be had
     bool type_in_entry;  // memory type in bits 5:3 (EPT); otherwise an index into host_pat
+    bool canonical;      // addresses are sign-extended from bit 47; otherwise they are below 2^48
 
     static constexpr u64 address_mask = low_mask(52) & ~(page_size - 1);
     static constexpr u64 large = bit(7);
@@ -112,6 +114,7 @@ struct PagingFormat {
         return level == 1 || (level < paging_levels && (entry & large) != 0);
     }
     [[nodiscard]] constexpr bool is_shared(u64 entry) const { return (entry & shared) != 0; }
+    [[nodiscard]] constexpr bool is_pinned(u64 entry) const { return (entry & pinned) != 0; }
 
     [[nodiscard]] constexpr HostPhysical table_address(u64 entry) const {
         return HostPhysical(entry & address_mask);
@@ -152,7 +155,7 @@ struct PagingFormat {
 
 // The host's own tables: supervisor only, NX on. Accessed (5) and dirty (6) are set in advance. Bit 9 is
 // software's.
-constexpr PagingFormat host_paging{
+inline constexpr PagingFormat host_paging{
     .name = "host",
     .present = bit(0),
     .read = bit(0),
@@ -165,13 +168,15 @@ constexpr PagingFormat host_paging{
     .table_always = bit(0) | bit(1) | bit(5),
     .absent = 0,
     .shared = bit(9),
+    .pinned = bit(10),
     .type_in_entry = false,
+    .canonical = true,
 };
 
 // EPT. Accessed (8) and dirty (9) are set in advance; they are ignored where EPTP does not enable them. Bit
 // 63 (suppress #VE) is set in leaves and in absent entries, so that no violation could turn into a #VE in the
 // guest.
-constexpr PagingFormat ept_paging{
+inline constexpr PagingFormat ept_paging{
     .name = "EPT",
     .present = bit(0) | bit(1) | bit(2),
     .read = bit(0),
@@ -184,13 +189,15 @@ constexpr PagingFormat ept_paging{
     .table_always = bit(0) | bit(1) | bit(2) | bit(8),
     .absent = bit(63),
     .shared = 0,
+    .pinned = 0,
     .type_in_entry = true,
+    .canonical = false,
 };
 
 // NPT: the format of host tables, but every access of the guest counts as a user access (AMD APM Vol.
 // 2, 15.25.5, rev. 3.41), so bit 2 (U) is set throughout. No global pages: the tag of a nested translation is
 // the ASID.
-constexpr PagingFormat npt_paging{
+inline constexpr PagingFormat npt_paging{
     .name = "NPT",
     .present = bit(0),
     .read = bit(0),
@@ -202,8 +209,10 @@ constexpr PagingFormat npt_paging{
     .leaf_always = bit(0) | bit(2) | bit(5) | bit(6),
     .table_always = bit(0) | bit(1) | bit(2) | bit(5),
     .absent = 0,
-    .shared = bit(9),
+    .shared = 0,
+    .pinned = 0,
     .type_in_entry = false,
+    .canonical = false,
 };
 
 }  // namespace bulkhead
