@@ -8,6 +8,7 @@
 #include "kernel/base/result.hpp"
 #include "kernel/mem/arena.hpp"
 #include "kernel/mem/page_table.hpp"
+#include "vmm/guest_memory.hpp"
 #include "vmm/vcpu_backend.hpp"
 
 namespace bulkhead {
@@ -18,6 +19,10 @@ struct BackendParameters {
     u16 vm_number = 0;           // below 64; different for each VM
     u16 vcpu_number = 0;         // below 16
     u64 xcr0_supported = 0;      // the components the guest may enable: what has to be switched
+    u64 cr4_mask = 0;            // bits that the guest's CPUID lets it set
+    bool rdtscp = false;         // its CPUID shows RDTSCP or RDPID
+    bool invpcid = false;        // its CPUID shows INVPCID
+    const GuestMemory* memory = nullptr;
     bool x2apic = true;
 };
 

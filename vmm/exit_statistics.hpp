@@ -16,6 +16,13 @@ struct ExitStatistics {
 
     [[nodiscard]] Entry& of(ExitReason reason) { return entries[static_cast<usize>(reason)]; }
     [[nodiscard]] const Entry& of(ExitReason reason) const { return entries[static_cast<usize>(reason)]; }
+    void add(const ExitStatistics& other) {
+        for (usize i = 0; i < static_cast<usize>(ExitReason::count); ++i) {
+            entries[i].count += other.entries[i].count;
+            entries[i].ticks += other.entries[i].ticks;
+        }
+        guest_ticks += other.guest_ticks;
+    }
     [[nodiscard]] u64 total_count() const {
         u64 sum = 0;
         for (const Entry& entry : entries) sum += entry.count;

@@ -13,7 +13,8 @@ constexpr u64 dr6_after_reset = 0xFFFF0FF0;
 // XSTATE_BV XRSTOR itself initialises every other component.
 void ExtendedState::initialize_area() {
     std::memset(area_, 0, area_size);
-    constexpr u16 control_word = 0x0040, tag_word_abridged = 0;
+    constexpr u16 control_word = 0x0040;
+    constexpr u8 tag_word_abridged = 0xFF;  // every register holds a valid zero
     constexpr u32 mxcsr = 0x1F80;
     std::memcpy(area_ + 0, &control_word, sizeof control_word);
     std::memcpy(area_ + 4, &tag_word_abridged, sizeof tag_word_abridged);

@@ -59,7 +59,7 @@ void Backend::set_intercepts() {
 void Backend::reset() {
     std::memset(&vmcb_, 0, sizeof vmcb_);
     gprs = {};
-    gprs.rdx = 0x600;
+    gprs.rdx = parameters_.signature;
     VmcbControl& control = vmcb_.control;
     set_intercepts();
     control.iopm_base = parameters_.io_permissions.raw();

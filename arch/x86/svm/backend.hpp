@@ -24,10 +24,10 @@ class Backend final : public VcpuBackend {
         HostPhysical nested_root{};
         u8* extended_area = nullptr;  // ExtendedState::area_size bytes, page-aligned
         u64 xcr0_supported = 0;
-        bool tsc_aux = true;  // the processor has RDTSCP
-        u32 asid = 1;
-        bool asid_shared = false;    // other vCPUs use it too: flush whenever this one is loaded
+        bool tsc_aux = true;         // the processor has RDTSCP
+        u32 asid = 1;                // other vCPUs may have it too: each load() flushes
         bool intercept_cr4 = false;  // the guest's CPUID hides a CR4 feature of the processor
+        u32 signature = 0;           // CPUID leaf 1 EAX: EDX after RESET
     };
 
     explicit Backend(const Parameters& parameters);

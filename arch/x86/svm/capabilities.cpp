@@ -32,15 +32,16 @@ Result<Capabilities> read_capabilities(const CapabilityLeaves& leaves) {
     return result;
 }
 
-Result<> check_vm_cr(u64 vm_cr, bool svm_lock_supported) {
+Result<u64> decide_vm_cr(u64 vm_cr) {
     constexpr u64 lock = bit(3), svm_disable = bit(4);
-    if ((vm_cr & svm_disable) == 0) return {};
-    if ((vm_cr & lock) != 0 || !svm_lock_supported) {
+    if ((vm_cr & svm_disable) == 0) return vm_cr;
+    if ((vm_cr & lock) != 0) {
         return fail(
-            "HV-E223: AMD-V is disabled by the firmware (VM_CR.SVMDIS); enable SVM or virtualization in the "
+            "HV-E223: AMD-V is disabled by the firmware (VM_CR.SVMDIS is locked); enable SVM or "
+            "virtualization in the "
             "firmware setup");
     }
-    return fail("HV-E224: AMD-V is disabled (VM_CR.SVMDIS) but not locked, and could not be enabled");
+    return vm_cr & ~svm_disable;
 }
 
 }  // namespace bulkhead::svm

@@ -30,7 +30,8 @@ struct CapabilityLeaves {
 // Errors name what is missing and what to do: no SVM, no nested paging, too few ASIDs.
 [[nodiscard]] Result<Capabilities> read_capabilities(const CapabilityLeaves& leaves);
 
-// VM_CR (MSR C0010114h). SVMDIS with the lock bit: the firmware forbids it.
-[[nodiscard]] Result<> check_vm_cr(u64 vm_cr, bool svm_lock_supported);
+// VM_CR (MSR C0010114h): the value it is to have. With SVMDIS locked the firmware forbids AMD-V; unlocked,
+// SVMDIS is cleared.
+[[nodiscard]] Result<u64> decide_vm_cr(u64 vm_cr);
 
 }  // namespace bulkhead::svm

@@ -1,0 +1,64 @@
+#include "arch/x86/cpu/svm_cpu.hpp"
+
+#include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/regs/control.hpp"
+#include "arch/x86/regs/msr.hpp"
+#include "arch/x86/svm/processor_access.hpp"
+
+namespace bulkhead {
+
+// Read by svm_entry.asm.
+extern "C" u64 bulkhead_svm_host_vmcb[max_cpus];
+u64 bulkhead_svm_host_vmcb[max_cpus];
+
+namespace {
+
+void (*timer_arm)(u64 deadline) = nullptr;
+// What each core's timer is armed for: most entries want what the last one wanted.
+PerCpu<u64> armed;
+
+}  // namespace
+
+Result<svm::Capabilities> detect_svm() {
+    svm::CapabilityLeaves leaves;
+    leaves.max_extended = cpu::cpuid(0x80000000).eax;
+    if (leaves.max_extended >= 0x80000001) leaves.extended1 = cpu::cpuid(0x80000001);
+    if (leaves.max_extended >= 0x80000008) leaves.address_sizes = cpu::cpuid(0x80000008);
+    if (leaves.max_extended >= 0x8000000A) leaves.svm = cpu::cpuid(0x8000000A);
+    auto capabilities = svm::read_capabilities(leaves);
+    if (!capabilities) return capabilities;
+    // A processor or emulator without VM_CR has nothing that could forbid it.
+    const auto vm_cr = cpu::read_msr_safe(msr::vm_cr);
+    if (!vm_cr) return capabilities;
+    const auto decision = svm::decide_vm_cr(*vm_cr);
+    if (!decision) return std::unexpected(decision.error());
+    if (*decision != *vm_cr && !cpu::write_msr_safe(msr::vm_cr, *decision)) {
+        return fail(
+            "HV-E224: AMD-V is disabled (VM_CR.SVMDIS) and could not be enabled; enable SVM in the firmware "
+            "setup");
+    }
+    return capabilities;
+}
+
+Result<> enable_svm(HostPhysical save_area, HostPhysical host_vmcb) {
+    cpu::write_msr(msr::efer, cpu::read_msr(msr::efer) | efer::svme);
+    cpu::write_msr(msr::vm_hsave_pa, save_area.raw());
+    bulkhead_svm_host_vmcb[cpu_index()] = host_vmcb.raw();
+    asm volatile("vmsave" : : "a"(host_vmcb.raw()) : "memory");
+    *armed = ~u64{0};
+    return {};
+}
+
+void set_svm_timer(void (*arm)(u64 deadline)) {
+    timer_arm = arm;
+}
+
+extern "C" void bulkhead_svm_arm_timer(u64 deadline) {
+    // A deadline that has been armed for and has passed has fired: it is armed for anew.
+    if (*armed == deadline && deadline > cpu::read_tsc()) return;
+    *armed = deadline;
+    timer_arm(deadline);
+}
+
+}  // namespace bulkhead

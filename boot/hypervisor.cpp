@@ -1,0 +1,270 @@
+#include "boot/hypervisor.hpp"
+
+#include <algorithm>
+
+#include "arch/x86/cpu/intrinsics.hpp"
+#include "boot/backends.hpp"
+#include "boot/kernel_space.hpp"
+#include "boot/version.hpp"
+#include "drivers/vectors.hpp"
+#include "kernel/base/deferred.hpp"
+#include "kernel/mem/layout.hpp"
+#include "vmm/config/config.hpp"
+#include "vmm/config/default_config.hpp"
+#include "vmm/console/session.hpp"
+#include "vmm/manager.hpp"
+
+namespace bulkhead {
+namespace {
+
+constexpr std::string_view config_module = "bulkhead.toml";
+// The core looks at the console at least so often, whatever the guest does: 10 ms.
+constexpr u64 slices_per_second = 100;
+constexpr usize most_vms = Config::max_vms;
+
+VmConfig vm_configs[most_vms];
+Deferred<Config> config;
+Deferred<toml::Document> document;
+Deferred<VmManager> manager;
+Deferred<Session> session;
+Host* the_host = nullptr;
+
+class Services final : public HostServices {
+  public:
+    explicit Services(std::string_view backend) : backend_(backend) {}
+
+    void enter_address_space(HostPhysical root) override {
+        if (root == current_) return;
+        current_ = root;
+        cpu::write_cr3(root.raw());
+    }
+    const HostPageTable& kernel_table() const override { return kernel_page_table(); }
+    Result<> map(const PhysicalRange& range, Permissions permissions) override {
+        return kernel_page_table().map(arena_virtual(range.start), range.start, range.length,
+                                       {.permissions = permissions});
+    }
+    Result<> unmap(const PhysicalRange& range) override {
+        return kernel_page_table().unmap(arena_virtual(range.start), range.length);
+    }
+    unsigned max_page_level() const override {
+        return (cpu::cpuid(0x80000001).edx & cpuid::ext1_edx::page1gb) != 0 ? 3 : 2;
+    }
+    HostInfo info() const override {
+        return {.version = version,
+                .backend = backend_,
+                .cpus = 1,
+                .memory_bytes = the_host->memory.managed_units() * UnitAllocator::unit_size};
+    }
+    Result<> reboot() override {
+        the_host->console.flush();
+        the_host->power.reset();
+    }
+    Result<> power_off() override {
+        the_host->console.flush();
+        the_host->power.power_off();
+        return fail("the machine does not power off: its ACPI tables do not say how, or it does not obey");
+    }
+
+  private:
+    std::string_view backend_;
+    HostPhysical current_ = kernel_page_table().root();
+};
+Deferred<Services> services;
+
+// What comes in on the serial line, between the interrupt and the console's next turn.
+class InputQueue {
+  public:
+    void fill() {
+        while (const auto byte = the_host->console.receive()) {
+            if (head_ - tail_ < sizeof bytes_) bytes_[head_++ % sizeof bytes_] = *byte;
+        }
+    }
+    [[nodiscard]] std::optional<u8> take() {
+        if (head_ == tail_) return std::nullopt;
+        return bytes_[tail_++ % sizeof bytes_];
+    }
+
+  private:
+    u8 bytes_[256] = {};
+    u32 head_ = 0, tail_ = 0;
+};
+InputQueue input;
+
+// The terminal gets bytes as they are; the log's own sink turns line ends into CR LF.
+class Terminal final : public Sink {
+  public:
+    void write(std::string_view text) override {
+        for (const char c : text) the_host->console.put(static_cast<u8>(c));
+    }
+};
+Terminal terminal;
+
+class Announcer final : public VmObserver {
+  public:
+    void vm_changed(std::string_view text) override {
+        if (session.ready()) session->notify(text);
+    }
+};
+Announcer announcer;
+
+// The log's lines for the operator's terminal, without tearing the prompt he types at.
+class ConsoleLog final : public Sink {
+  public:
+    void write(std::string_view text) override {
+        for (const char c : text) {
+            if (c != '\n') {
+                line_.append({&c, 1});
+                continue;
+            }
+            session->notify(line_);
+            line_.clear();
+        }
+    }
+
+  private:
+    FixedString<300> line_;
+};
+ConsoleLog console_log;
+
+class ProblemLog final : public Sink {
+  public:
+    void write(std::string_view text) override {
+        for (const char c : text) {
+            if (c != '\n') {
+                line_.append({&c, 1});
+                continue;
+            }
+            flush();
+        }
+    }
+    void flush() {
+        if (!line_.empty()) the_host->log.error("{}", line_);
+        line_.clear();
+    }
+
+  private:
+    FixedString<300> line_;
+};
+
+Result<Bytes> map_module(const BootModule& module) {
+    const HostPhysical start = module.start.align_down(page_size);
+    const u64 length = module.end.align_up(page_size) - start;
+    if (auto mapped = services->map({start, length}, read_only); !mapped)
+        return std::unexpected(mapped.error());
+    return Bytes(reinterpret_cast<const u8*>(arena_virtual(module.start).raw()), module.size());
+}
+
+void unmap_module(const BootModule& module) {
+    const HostPhysical start = module.start.align_down(page_size);
+    (void)services->unmap({start, module.end.align_up(page_size) - start});
+}
+
+void read_config() {
+    config.emplace(std::span<VmConfig>(vm_configs));
+    for (const BootModule& module : the_host->boot.modules) {
+        if (module.name != config_module) continue;
+        const auto bytes = map_module(module);
+        if (!bytes) {
+            the_host->log.error("{}: {}", config_module, bytes.error().text);
+            return;
+        }
+        ProblemLog problems;
+        document.emplace();
+        const unsigned count =
+            parse_config(config_module, {reinterpret_cast<const char*>(bytes->data()), bytes->size()},
+                         *document, *config, problems);
+        problems.flush();
+        if (count != 0)
+            the_host->log.error("{}: {} problem(s); the VMs concerned are refused", config_module, count);
+        unmap_module(module);
+        return;
+    }
+    the_host->log.info("no config module ({}): each kernel among the modules becomes a VM", config_module);
+    DefaultConfig defaults(*config);
+    for (const BootModule& module : the_host->boot.modules) {
+        const auto bytes = map_module(module);
+        if (!bytes) {
+            the_host->log.error("module {}: {}", module.name, bytes.error().text);
+            continue;
+        }
+        if (auto added = defaults.add(module.name, module.rest, *bytes); !added) {
+            the_host->log.error("{}", added.error().text);
+        }
+        unmap_module(module);
+    }
+}
+
+void arm_timer(u64 deadline) {
+    if (deadline == never) {
+        the_host->local_apic.disarm_timer();
+    } else {
+        the_host->local_apic.arm_timer(deadline);
+    }
+}
+
+void on_timer(void*) {
+    the_host->local_apic.end_of_interrupt();
+}
+void on_console_interrupt(void*) {
+    input.fill();
+}
+
+// One turn of the console: what was typed, what guests wrote, what was logged. True if there is more at once.
+bool serve_console() {
+    // Polled as well: an interrupt may be lost, or have no way to this core.
+    input.fill();
+    while (const auto byte = input.take()) session->input(*byte);
+    const bool more = session->poll();
+    return the_host->log.drain() || more;
+}
+
+}  // namespace
+
+void run_hypervisor(Host& host) {
+    the_host = &host;
+    auto factory = start_virtualization(arm_timer);
+    if (!factory) {
+        host.log.error("{}", factory.error().text);
+        host.log.error("no VM can run on this machine; Bulkhead {} is halted", version);
+        host.console.flush();
+        for (;;) cpu::enable_interrupts_and_halt();
+    }
+    host.log.info("virtualisation: {}", (*factory)->name());
+    services.emplace((*factory)->name());
+    host.local_apic.enable_timer(host_vector::timer);
+    set_interrupt_handler(host_vector::timer, on_timer, nullptr);
+    if (auto enabled = enable_console_interrupt(host, on_console_interrupt, nullptr); !enabled) {
+        host.log.warning("{}; the console is polled", enabled.error().text);
+    }
+
+    read_config();
+    manager.emplace(*services, host.machine, **factory, host.memory, host.log,
+                    std::span<const BootModule>(host.boot.modules));
+    manager->set_observer(announcer);
+    manager->adopt(*config);
+
+    host.log.remove_sink(host.console);
+    session.emplace(terminal, *manager, config->host.escape);
+    (void)host.log.add_sink(console_log, LogLevel::warning);
+    host.log.set_deferred(true);
+    session->start();
+
+    const u64 slice = host.machine.tsc_hz() / slices_per_second;
+    for (;;) {
+        const bool busy = serve_console();
+        const u64 now = host.machine.tsc();
+        const bool ran = manager->run_next(now + slice);
+        // Interrupts that came while the guest ran are taken here.
+        if (ran || busy) {
+            cpu::enable_interrupts();
+            cpu::pause();
+            cpu::disable_interrupts();
+            continue;
+        }
+        arm_timer(std::min(manager->next_wake(), now + slice));
+        cpu::enable_interrupts_and_halt();
+        cpu::disable_interrupts();
+    }
+}
+
+}  // namespace bulkhead

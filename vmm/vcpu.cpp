@@ -1,0 +1,339 @@
+#include "vmm/vcpu.hpp"
+
+#include "arch/x86/regs/control.hpp"
+#include "vmm/loader/bios_state.hpp"
+#include "vmm/virtual_machine.hpp"
+
+namespace bulkhead {
+
+Vcpu::Vcpu(VirtualMachine& vm, unsigned number, VcpuBackend& backend, LocalApic& apic,
+           const CpuidPolicy& cpuid)
+    : vm_(vm), backend_(backend), apic_(apic), cpuid_(cpuid), number_(number) {}
+
+void Vcpu::reset(const StartState* start) {
+    backend_.reset();
+    apic_.reset();
+    msrs_.reset();
+    activity_ = apic_.is_bootstrap() ? Activity::active : Activity::wait_for_sipi;
+    interrupted_.reset();
+    apic_.set_tsc_offset(0);
+    refresh_tsc_offset();
+    apply_apic_mode();
+    if (start != nullptr) {
+        load_start_state(*start);
+        if (start->mode != StartState::Mode::reset_vector) leave_as_firmware_does();
+    }
+}
+
+// What a guest that starts without firmware finds in this processor's chips.
+void Vcpu::leave_as_firmware_does() {
+    MsrContext context = msr_context();
+    for (const MsrWrite& write : bios_msr_writes(cpuid_.physical_bits())) {
+        if (!write_msr(write.index, write.value, context)) crash("an MSR of the firmware's is not to be had");
+    }
+    if (apic_.is_bootstrap()) {
+        for (const ApicWrite& write : bios_apic_writes()) apic_.write(write.offset, 4, write.value);
+    }
+}
+
+MsrContext Vcpu::msr_context() {
+    return {.backend = backend_, .apic = apic_, .cpuid = cpuid_, .clock = vm_.clock(), .state = msrs_};
+}
+
+void Vcpu::load_start_state(const StartState& start) {
+    for (unsigned i = 0; i < 8; ++i) {
+        backend_.set_segment(static_cast<SegmentName>(i), start.segments[i]);
+    }
+    backend_.set_gdtr(start.gdtr);
+    backend_.set_idtr(start.idtr);
+    backend_.gprs = start.gprs;
+    // Long mode is entered in the order in which a processor would be told to: CR4, CR3, EFER, CR0 last.
+    backend_.write(Register::cr4, start.cr4);
+    backend_.write(Register::cr3, start.cr3);
+    backend_.write(Register::efer, start.efer);
+    backend_.write(Register::cr0, start.cr0);
+    backend_.write(Register::rip, start.rip);
+    backend_.write(Register::rflags, start.rflags);
+}
+
+Vcpu::RunResult Vcpu::run(u64 deadline) {
+    const PhysicalMachine& machine = vm_.machine();
+    u64 now = machine.tsc();
+    while (true) {
+        if (vm_.stopped()) return RunResult::stopped;
+        if (now >= timer_check_) expire_timers();
+        if (activity_ != Activity::active || apic_.has_signal()) {
+            accept_signals();
+            if (vm_.stopped()) return RunResult::stopped;
+            if (activity_ != Activity::active) {
+                if (!has_work()) return RunResult::blocked;
+                if (activity_ != Activity::halted) continue;
+                activity_ = Activity::active;
+            }
+        }
+        if (now >= deadline) return RunResult::yielded;
+        deliver_events();
+
+        const u64 timer = next_timer();
+        timer_check_ = timer;
+        const u64 entered = machine.tsc();
+        const Exit exit = backend_.run(timer < deadline ? timer : deadline);
+        const u64 left = machine.tsc();
+        statistics_.guest_ticks += left - entered;
+
+        ExitStatistics::Entry& entry = statistics_.of(exit.reason);
+        ++entry.count;
+        handle(exit);
+        now = machine.tsc();
+        entry.ticks += now - left;
+        if (exit.reason == ExitReason::external_interrupt || exit.reason == ExitReason::host_nmi) {
+            return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
+        }
+    }
+}
+
+// One exit: decides what becomes of it, and of the event whose delivery it broke off.
+void Vcpu::handle(const Exit& exit) {
+    interrupted_ = exit.interrupted;
+    last_exit_ = exit.reason;
+    last_code_ = exit.raw_code;
+    if (vm_.apic_assist() == ApicAssist::none) {
+        const u8 task_priority = backend_.cr8();
+        if (task_priority != apic_.cr8()) apic_.set_cr8(task_priority);
+    }
+    if (dispatch(exit) == Handling::unhandled && !vm_.stopped()) {
+        FixedString<160> text;
+        print(text, "nothing handles a {} (code {:#x})", name_of(exit.reason), exit.raw_code);
+        crash(text);
+    }
+    if (interrupted_ && !backend_.injection_pending()) backend_.inject(*interrupted_);
+    interrupted_.reset();
+}
+
+void Vcpu::crash(std::string_view why) {
+    if (vm_.stopped()) return;
+    vm_.crash(*this, why);
+}
+
+// --- Time
+// ---------------------------------------------------------------------------------------------------
+
+void Vcpu::expire_timers() {
+    const Ticks now = vm_.clock().now();
+    if (apic_.deadline() <= now) apic_.expire();
+    vm_.expire_devices(now);
+}
+
+u64 Vcpu::next_timer() {
+    const Ticks apic = apic_.deadline();
+    const Ticks devices = vm_.device_deadline();
+    return vm_.clock().to_physical(apic < devices ? apic : devices);
+}
+
+u64 Vcpu::wake_deadline() {
+    return next_timer();
+}
+
+void Vcpu::refresh_tsc_offset() {
+    msrs_.host_tsc_offset = vm_.clock().tsc_offset();
+    backend_.set_tsc_offset(msrs_.host_tsc_offset + msrs_.tsc_adjust);
+}
+
+// --- Events into the guest
+// ----------------------------------------------------------------------------------
+
+namespace {
+
+// Intel SDM Vol. 3A, table 6-4 and 6-5 (June 2023 edition).
+bool is_contributory(Vector vector) {
+    return vector == exception::divide_error ||
+           (vector >= exception::invalid_tss && vector <= exception::general_protection) ||
+           vector == exception::control_protection;
+}
+
+}  // namespace
+
+// Raises an exception in the guest at the current RIP. An exception that strikes while another is being
+// delivered makes a double fault, and one more than that a reset, by the processor's own rules.
+void Vcpu::raise(const Event& event) {
+    if (interrupted_ && interrupted_->type == Event::Type::hardware_exception) {
+        const Vector first = interrupted_->vector;
+        const Vector second = event.vector;
+        if (first == exception::double_fault) {
+            interrupted_.reset();
+            vm_.triple_fault(*this);
+            return;
+        }
+        const bool doubles =
+            (is_contributory(first) && is_contributory(second)) ||
+            (first == exception::page_fault && (is_contributory(second) || second == exception::page_fault));
+        interrupted_.reset();
+        backend_.inject(doubles ? make_exception(exception::double_fault, 0) : event);
+        return;
+    }
+    // An interrupt or software event that was being delivered: the exception goes first. A software event is
+    // repeated by its instruction; an external interrupt, acknowledged already, goes back to its APIC.
+    if (interrupted_ && interrupted_->type == Event::Type::external_interrupt)
+        apic_.post(interrupted_->vector, false);
+    if (interrupted_ && interrupted_->type == Event::Type::nmi) apic_.post_nmi();
+    interrupted_.reset();
+    backend_.inject(event);
+}
+
+void Vcpu::accept_signals() {
+    if (apic_.take_init()) {
+        // No firmware of ours would find its way back from an INIT of the bootstrap processor.
+        if (apic_.is_bootstrap()) {
+            vm_.reset_machine();
+            return;
+        }
+        apic_.init();
+        backend_.reset();
+        refresh_tsc_offset();
+        apply_apic_mode();
+        activity_ = Activity::wait_for_sipi;
+    }
+    if (const auto page = apic_.take_sipi(); page && activity_ == Activity::wait_for_sipi) {
+        Segment code = backend_.segment(SegmentName::cs);
+        code.selector = static_cast<u16>(page->raw() << 8);
+        code.base = u64{page->raw()} << 12;
+        backend_.set_segment(SegmentName::cs, code);
+        backend_.write(Register::rip, 0);
+        activity_ = Activity::active;
+    }
+}
+
+bool Vcpu::has_work() {
+    apic_.collect();
+    switch (activity_) {
+        case Activity::active: return true;
+        case Activity::wait_for_sipi: return apic_.has_signal() && (apic_.init_pending());
+        case Activity::shutdown: return false;
+        case Activity::halted: break;
+    }
+    if (apic_.nmi_pending() || apic_.init_pending()) return true;
+    return halted_with_interrupts_ && (apic_.highest_pending().has_value() || apic_.has_extint());
+}
+
+void Vcpu::deliver_events() {
+    const ApicAssist assist = vm_.apic_assist();
+    const bool changed = apic_.collect();
+    if (assist == ApicAssist::full && (changed || apic_touched_)) {
+        apic_touched_ = false;
+        while (const auto vector = apic_.take_trigger_change()) {
+            backend_.set_eoi_exit(*vector, apic_.is_level(*vector));
+        }
+        backend_.set_virtual_interrupt(apic_.highest_request(), apic_.highest_service());
+    }
+
+    const bool nmi = apic_.nmi_pending();
+    const bool extint = apic_.has_extint();
+    const auto pending = assist == ApicAssist::full ? std::optional<Vector>{} : apic_.highest_pending();
+    if (!nmi && !extint && !pending) {
+        if (assist != ApicAssist::full) backend_.set_tpr_threshold(apic_.tpr_threshold());
+        if (windows_) {
+            backend_.set_nmi_window(false);
+            backend_.set_interrupt_window(false);
+            windows_ = false;
+        }
+        return;
+    }
+
+    const Interruptibility blocked = backend_.interruptibility();
+    bool free = !backend_.injection_pending() && !blocked.sti_shadow && !blocked.mov_ss_shadow;
+    bool want_nmi_window = false;
+    if (nmi) {
+        if (free && !blocked.nmi_blocked) {
+            apic_.take_nmi();
+            backend_.inject({.type = Event::Type::nmi, .vector = Vector(2)});
+            free = false;
+        } else {
+            want_nmi_window = true;
+        }
+    }
+    bool want_window = false;
+    if (extint || pending) {
+        if (free && has_bit(backend_.read(Register::rflags), 9)) {
+            Vector vector{};
+            if (extint) {
+                apic_.take_extint();
+                vector = vm_.acknowledge_pic();
+            } else {
+                vector = apic_.acknowledge();
+            }
+            backend_.inject({.type = Event::Type::external_interrupt, .vector = vector});
+            want_window = apic_.has_extint() || (assist != ApicAssist::full && apic_.highest_pending());
+        } else {
+            want_window = true;
+        }
+    }
+    if (assist != ApicAssist::full) backend_.set_tpr_threshold(apic_.tpr_threshold());
+    backend_.set_nmi_window(want_nmi_window);
+    backend_.set_interrupt_window(want_window);
+    windows_ = want_nmi_window || want_window;
+}
+
+void Vcpu::apply_apic_mode() {
+    apic_touched_ = true;
+    apic_mode_ = apic_.mode();
+    backend_.set_apic_mode(apic_mode_);
+}
+
+// --- Instruction boundaries
+// ---------------------------------------------------------------------------------
+
+unsigned Vcpu::length_of(const Exit& exit) {
+    if (exit.instruction_length != 0) return exit.instruction_length;
+    Instruction instruction;
+    if (!fetch(instruction)) return 0;
+    return instruction.length;
+}
+
+void Vcpu::complete_instruction(unsigned length) {
+    u64 rip = backend_.read(Register::rip) + length;
+    if (!in_64_bit_code()) rip &= 0xFFFF'FFFF;
+    backend_.write(Register::rip, rip);
+    finish_instruction();
+}
+
+bool Vcpu::in_64_bit_code() const {
+    return (backend_.read(Register::efer) & efer::lma) != 0 && backend_.segment(SegmentName::cs).long_mode();
+}
+
+// What the processor does behind every instruction: the interrupt shadow ends, RF falls, a set TF traps.
+void Vcpu::finish_instruction() {
+    Interruptibility state = backend_.interruptibility();
+    const bool shadow = state.sti_shadow || state.mov_ss_shadow;
+    if (shadow) {
+        state.sti_shadow = state.mov_ss_shadow = false;
+        backend_.set_interruptibility(state);
+    }
+    const u64 flags = backend_.read(Register::rflags);
+    if ((flags & rflags::rf) != 0) backend_.write(Register::rflags, flags & ~rflags::rf);
+    if ((flags & rflags::tf) != 0) {
+        constexpr u64 dr6_single_step = bit(14);
+        backend_.set_debug_register(6, backend_.debug_register(6) | dr6_single_step);
+        raise(make_exception(exception::debug));
+    }
+}
+
+void Vcpu::describe(Sink& sink) const {
+    static constexpr std::string_view names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                                   "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
+    print(sink, "vcpu {}: rip {:016x} rflags {:08x} last exit: {} (code {:#x})\n", number_,
+          backend_.read(Register::rip), backend_.read(Register::rflags), name_of(last_exit_), last_code_);
+    for (unsigned i = 0; i < 16; ++i) {
+        print(sink, "  {} {:016x}{}", names[i], backend_.gprs[i], i % 4 == 3 ? "\n" : "");
+    }
+    print(sink, "  cr0 {:08x} cr2 {:016x} cr3 {:016x} cr4 {:08x} efer {:04x}\n", backend_.read(Register::cr0),
+          backend_.read(Register::cr2), backend_.read(Register::cr3), backend_.read(Register::cr4),
+          backend_.read(Register::efer));
+    static constexpr std::string_view segments[8] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
+    for (unsigned i = 0; i < 8; ++i) {
+        const Segment s = backend_.segment(static_cast<SegmentName>(i));
+        print(sink, "  {:4} {:04x} base {:016x} limit {:08x} access {:04x}{}\n", segments[i], s.selector,
+              s.base, s.limit, s.access, s.unusable ? " unusable" : "");
+    }
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,128 @@
+// A virtual processor: the loop of entry, exit and dispatch, and the events that go into the guest. The
+// vendor's hardware is behind VcpuBackend; the machine around it is VirtualMachine.
+#pragma once
+
+#include <optional>
+
+#include "kernel/base/fixed_string.hpp"
+#include "vmm/control_registers.hpp"
+#include "vmm/cpuid_policy.hpp"
+#include "vmm/decode/emulator.hpp"
+#include "vmm/dev/local_apic.hpp"
+#include "vmm/exit.hpp"
+#include "vmm/exit_statistics.hpp"
+#include "vmm/loader/start_state.hpp"
+#include "vmm/msr_policy.hpp"
+#include "vmm/vcpu_backend.hpp"
+
+namespace bulkhead {
+
+class VirtualMachine;
+
+class Vcpu final {
+  public:
+    enum class RunResult : u8 {
+        yielded,  // the deadline passed or the host has something to do
+        blocked,  // halted or waiting for SIPI: run again at wake_deadline() or when woken
+        stopped,  // the VM was stopped from within: see VirtualMachine::stop_reason()
+    };
+
+    Vcpu(VirtualMachine& vm, unsigned number, VcpuBackend& backend, LocalApic& apic,
+         const CpuidPolicy& cpuid);
+
+    // Runs the guest on this core until `deadline` (physical TSC), or until it blocks or stops. The core is
+    // in the VM's compartment, interrupts are disabled, and the backend's state is loaded.
+    [[nodiscard]] RunResult run(u64 deadline);
+
+    // After RESET: the bootstrap processor takes `start` when the loader gives one; others wait for SIPI.
+    void reset(const StartState* start);
+
+    [[nodiscard]] Activity activity() const { return activity_; }
+    // The physical TSC at which a blocked vCPU wants to run again; `never`: only an interrupt wakes it.
+    [[nodiscard]] u64 wake_deadline();
+    // True when a blocked vCPU has something to run for.
+    [[nodiscard]] bool has_work();
+    // Halted with interrupts disabled: only an NMI or a reset ends it.
+    [[nodiscard]] bool halted_for_good() const {
+        return activity_ == Activity::halted && !halted_with_interrupts_;
+    }
+
+    // After the VM's clock has been set or resumed.
+    void refresh_tsc_offset();
+
+    // What its CPUID says at reset.
+    [[nodiscard]] CpuidResult cpuid(u32 leaf) const { return cpuid_.lookup(leaf, 0, {}); }
+    [[nodiscard]] unsigned number() const { return number_; }
+    [[nodiscard]] VcpuBackend& backend() { return backend_; }
+    [[nodiscard]] const VcpuBackend& backend() const { return backend_; }
+    [[nodiscard]] LocalApic& apic() { return apic_; }
+    [[nodiscard]] const ExitStatistics& statistics() const { return statistics_; }
+
+    // Registers and the last exit, for a report.
+    void describe(Sink& sink) const;
+
+  private:
+    // What a handler says. unhandled: nobody knows what to do with this exit, and the VM stops with a report.
+    enum class Handling : u8 { handled, unhandled };
+
+    void handle(const Exit& exit);
+    [[nodiscard]] Handling dispatch(const Exit& exit);
+    [[nodiscard]] Handling handle_cpuid(const Exit& exit);
+    [[nodiscard]] Handling handle_hlt(const Exit& exit);
+    [[nodiscard]] Handling handle_hypercall(const Exit& exit);
+    [[nodiscard]] Handling handle_msr_read(const Exit& exit);
+    [[nodiscard]] Handling handle_msr_write(const Exit& exit);
+    [[nodiscard]] Handling handle_xsetbv(const Exit& exit);
+    [[nodiscard]] Handling handle_control_register(const Exit& exit);
+    [[nodiscard]] Handling handle_debug_register(const Exit& exit);
+    [[nodiscard]] Handling handle_exception(const Exit& exit);
+    [[nodiscard]] Handling handle_port(const Exit& exit);
+    [[nodiscard]] Handling handle_nested_fault(const Exit& exit);
+    [[nodiscard]] Handling handle_apic_access(const Exit& exit);
+    [[nodiscard]] Handling raise_or_skip(const Exit& exit, const std::optional<Event>& event);
+    [[nodiscard]] Handling emulate_instruction(const KnownTranslation& known);
+    void finish_emulation(const Outcome& outcome, Bytes bytes);
+    std::optional<Event> read_control_register(const ControlRegisterAccess& access);
+    std::optional<Event> write_control_register(const ControlRegisterAccess& access);
+    [[nodiscard]] ControlState control_state() const;
+    [[nodiscard]] MsrContext msr_context();
+
+    // The instruction at RIP; false: the fault that the guest deserves instead, or a retry, is arranged.
+    [[nodiscard]] bool fetch(Instruction& instruction);
+    // The length of the exiting instruction: the hardware's, or what the decoder says; 0 as fetch() has
+    // false.
+    [[nodiscard]] unsigned length_of(const Exit& exit);
+    // Moves RIP past the exiting instruction and does what the processor does at an instruction boundary.
+    void complete_instruction(unsigned length);
+    void finish_instruction();
+    [[nodiscard]] bool in_64_bit_code() const;
+    void raise(const Event& event);
+    void crash(std::string_view why);
+
+    void load_start_state(const StartState& start);
+    void deliver_events();
+    void accept_signals();
+    void expire_timers();
+    [[nodiscard]] u64 next_timer();
+    void leave_as_firmware_does();
+    void apply_apic_mode();
+
+    VirtualMachine& vm_;
+    VcpuBackend& backend_;
+    LocalApic& apic_;
+    const CpuidPolicy& cpuid_;
+    MsrState msrs_{};
+    unsigned number_;
+    Activity activity_ = Activity::active;
+    ApicMode apic_mode_ = ApicMode::xapic;  // what the backend was told
+    bool halted_with_interrupts_ = false;
+    bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
+    bool windows_ = false;      // the backend was asked for a window
+    std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
+    u64 timer_check_ = 0;                 // the physical TSC at which a timer of the VM is due
+    ExitReason last_exit_ = ExitReason::spurious;
+    u64 last_code_ = 0;
+    ExitStatistics statistics_{};
+};
+
+}  // namespace bulkhead

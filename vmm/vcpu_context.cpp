@@ -1,0 +1,134 @@
+#include "vmm/vcpu_context.hpp"
+
+#include <cstring>
+
+#include "vmm/virtual_machine.hpp"
+
+namespace bulkhead {
+namespace {
+
+template <class T>
+ExchangeResult exchange(u8* at, u64& expected, u64 desired) {
+    T old = static_cast<T>(expected);
+    if (__atomic_compare_exchange_n(reinterpret_cast<T*>(at), &old, static_cast<T>(desired), false,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        return ExchangeResult::exchanged;
+    }
+    expected = old;
+    return ExchangeResult::changed;
+}
+
+// One access, as the guest's instruction makes it: another processor never sees half of an aligned one.
+u64 load(const u8* at, unsigned size) {
+    u64 value = 0;
+    if ((reinterpret_cast<u64>(at) & (size - 1)) != 0) {
+        std::memcpy(&value, at, size);
+        return value;
+    }
+    switch (size) {
+        case 1: return *at;
+        case 2: return __atomic_load_n(reinterpret_cast<const u16*>(at), __ATOMIC_RELAXED);
+        case 4: return __atomic_load_n(reinterpret_cast<const u32*>(at), __ATOMIC_RELAXED);
+        default: return __atomic_load_n(reinterpret_cast<const u64*>(at), __ATOMIC_RELAXED);
+    }
+}
+
+void store(u8* at, unsigned size, u64 value) {
+    if ((reinterpret_cast<u64>(at) & (size - 1)) != 0) {
+        std::memcpy(at, &value, size);
+        return;
+    }
+    switch (size) {
+        case 1: *at = static_cast<u8>(value); break;
+        case 2:
+            __atomic_store_n(reinterpret_cast<u16*>(at), static_cast<u16>(value), __ATOMIC_RELAXED);
+            break;
+        case 4:
+            __atomic_store_n(reinterpret_cast<u32*>(at), static_cast<u32>(value), __ATOMIC_RELAXED);
+            break;
+        default: __atomic_store_n(reinterpret_cast<u64*>(at), value, __ATOMIC_RELAXED); break;
+    }
+}
+
+bool is_writable(const GuestMemory& memory, GuestPhysical address) {
+    for (const GuestMemory::Range& range : memory.ranges()) {
+        if (address >= range.start && address - range.start < range.length) return range.writable;
+    }
+    return false;
+}
+
+}  // namespace
+
+bool VcpuContext::in_apic(GuestPhysical address) const {
+    return apic_.mode() == ApicMode::xapic && address.align_down(page_size) == apic_.page_address();
+}
+
+// The local APIC's page wins over RAM, as it does where the processor itself answers.
+bool VcpuContext::read_physical(GuestPhysical address, unsigned size, u64& value) {
+    if (in_apic(address)) {
+        value = apic_.read(address.offset_in(page_size), size);
+        return true;
+    }
+    if (const u8* ram = vm_.memory().at(address, size)) {
+        value = load(ram, size);
+        return true;
+    }
+    value = vm_.mmio().read(address.raw(), size);
+    vm_.devices_touched();
+    return true;
+}
+
+bool VcpuContext::write_physical(GuestPhysical address, unsigned size, u64 value) {
+    if (in_apic(address)) {
+        apic_.write(address.offset_in(page_size), size, value);
+        return true;
+    }
+    if (u8* ram = vm_.memory().at(address, size)) {
+        if (is_writable(vm_.memory(), address)) store(ram, size, value);
+        return true;
+    }
+    vm_.mmio().write(address.raw(), size, value);
+    vm_.devices_touched();
+    return true;
+}
+
+ExchangeResult VcpuContext::compare_exchange(GuestPhysical address, unsigned size, u64& expected,
+                                             u64 desired) {
+    if (in_apic(address)) return ExchangeResult::not_ram;
+    u8* ram = vm_.memory().at(address, size);
+    if (ram == nullptr || !is_writable(vm_.memory(), address)) return ExchangeResult::not_ram;
+    switch (size) {
+        case 1: return exchange<u8>(ram, expected, desired);
+        case 2: return exchange<u16>(ram, expected, desired);
+        case 4: return exchange<u32>(ram, expected, desired);
+        default: return exchange<u64>(ram, expected, desired);
+    }
+}
+
+bool VcpuContext::fetch_physical(GuestPhysical address, MutableBytes to) {
+    return vm_.memory().read(address, to);
+}
+
+bool VcpuContext::read_ram(GuestPhysical address, MutableBytes to) {
+    return !in_apic(address) && vm_.memory().read(address, to);
+}
+
+bool VcpuContext::write_ram(GuestPhysical address, Bytes from) {
+    return !in_apic(address) && is_writable(vm_.memory(), address) && vm_.memory().write(address, from);
+}
+
+u32 VcpuContext::port_read(Port port, unsigned size) {
+    vm_.devices_touched();
+    return static_cast<u32>(vm_.ports().read(port.raw(), size));
+}
+
+void VcpuContext::port_write(Port port, unsigned size, u32 value) {
+    vm_.devices_touched();
+    vm_.ports().write(port.raw(), size, value);
+}
+
+bool VcpuContext::attention_pending() const {
+    return vm_.stopped() || apic_.has_signal();
+}
+
+}  // namespace bulkhead

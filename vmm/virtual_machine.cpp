@@ -1,0 +1,168 @@
+#include "vmm/virtual_machine.hpp"
+
+#include <array>
+#include <cstring>
+
+#include "vmm/loader/bios_state.hpp"
+#include "vmm/platform.hpp"
+
+namespace bulkhead {
+
+namespace {
+
+std::array<IrqLine*, Pic8259::inputs> inputs_of(Pic8259& pic) {
+    std::array<IrqLine*, Pic8259::inputs> lines{};
+    for (unsigned i = 0; i < lines.size(); ++i) lines[i] = &pic.input(i);
+    return lines;
+}
+
+std::array<IrqLine*, IoApic::pin_count> pins_of(IoApic& io_apic) {
+    std::array<IrqLine*, IoApic::pin_count> lines{};
+    for (unsigned i = 0; i < lines.size(); ++i) lines[i] = &io_apic.line(i);
+    return lines;
+}
+
+}  // namespace
+
+VirtualMachine::VirtualMachine(const PhysicalMachine& machine, Surroundings& surroundings,
+                               const Parameters& parameters)
+    : machine_(machine),
+      surroundings_(surroundings),
+      parameters_(parameters),
+      clock_(machine),
+      interrupts_(*this),
+      io_apic_(interrupts_),
+      pic_(interrupts_.pic_output()),
+      router_(inputs_of(pic_), pins_of(io_apic_)),
+      com1_(clock_, router_.line(platform::irq_com1), *this),
+      pit_(clock_, router_.line(platform::irq_pit)),
+      rtc_(clock_, router_.line(platform::irq_rtc), machine.wall_clock()),
+      keyboard_(router_.line(platform::irq_keyboard), router_.line(platform::irq_mouse), *this),
+      port_92_(*this),
+      pm_(clock_, router_.line(platform::irq_sci), *this),
+      reset_control_(*this),
+      pci_(reset_control_),
+      vga_(clock_) {}
+
+// Which chip answers where: the map of the virtual PC is in platform.hpp.
+Result<> VirtualMachine::wire() {
+    struct Region {
+        u64 base;
+        u64 length;
+        Device* device;
+        u64 offset = 0;
+    };
+    using namespace platform;
+    const Region regions[] = {
+        {pic_master.raw(), 2, &pic_, 0},
+        {pic_slave.raw(), 2, &pic_, 2},
+        {elcr.raw(), 2, &pic_, 4},
+        {pit.raw(), 4, &pit_},
+        {port_b.raw(), 1, &pit_, 4},
+        {keyboard_data.raw(), 1, &keyboard_},
+        {keyboard_command.raw(), 1, &keyboard_, 1},
+        {rtc_index.raw(), 2, &rtc_},
+        {post_code.raw(), 1, &post_},
+        {fast_a20.raw(), 1, &port_92_},
+        {smi_command.raw(), AcpiPm::smi_length, &pm_, AcpiPm::smi_command},
+        {com1.raw(), 8, &com1_},
+        {pm_base.raw(), AcpiPm::block_length, &pm_},
+        {pci_config_address.raw(), 8, &pci_},
+    };
+    for (const Region& region : regions) {
+        if (auto attached = ports_.attach(region.base, region.length, *region.device, region.offset);
+            !attached) {
+            return attached;
+        }
+    }
+    for (const VgaText::PortRange& range : VgaText::port_ranges) {
+        if (auto attached = ports_.attach(range.base, range.length, vga_, range.offset); !attached)
+            return attached;
+    }
+    Device* const chips[] = {&io_apic_, &pic_,  &com1_, &pit_,           &rtc_, &keyboard_,
+                             &port_92_, &post_, &pm_,   &reset_control_, &pci_, &vga_};
+    for (Device* chip : chips) {
+        if (!devices_.push_back(chip)) return fail("the VM has more chips than it has room for; report this");
+    }
+    return mmio_.attach(io_apic, io_apic_size, io_apic_);
+}
+
+Result<> VirtualMachine::add_vcpu(Vcpu& vcpu, LocalApic& apic) {
+    if (!vcpus_.push_back(&vcpu) || !interrupts_.add(apic)) {
+        return fail("{} vCPUs are too many for a VM", vcpus_.size() + 1);
+    }
+    return {};
+}
+
+Result<StartState> VirtualMachine::power_on(const BootImages& images) {
+    stop_ = StopReason::none;
+    stop_text_.clear();
+    clock_.pause();
+    clock_.restart();
+    for (const GuestMemory::Range& range : memory_.ranges()) std::memset(range.host, 0, range.length);
+    for (Device* device : devices_) device->reset();
+
+    u32 apic_ids[max_vcpus];
+    for (u32 i = 0; i < vcpus_.size(); ++i) apic_ids[i] = i;
+    const CpuidResult signature = vcpus_[0]->cpuid(1);
+    const auto start = load_guest(memory_, images,
+                                  {.apic_ids = {apic_ids, vcpus_.size()},
+                                   .cpu_signature = signature.eax,
+                                   .cpu_features = signature.edx});
+    if (!start) return start;
+    if (start->mode != StartState::Mode::reset_vector) {
+        for (const PortWrite& write : bios_port_writes()) ports_.write(write.port.raw(), 1, write.value);
+    }
+    deadline_known_ = false;
+    clock_.resume();
+    return start;
+}
+
+Ticks VirtualMachine::device_deadline() {
+    if (deadline_known_) return deadline_;
+    deadline_ = never;
+    for (const Device* device : devices_) {
+        const Ticks due = device->deadline();
+        if (due < deadline_) deadline_ = due;
+    }
+    deadline_known_ = true;
+    return deadline_;
+}
+
+void VirtualMachine::expire_devices(Ticks now) {
+    if (device_deadline() > now) return;
+    for (Device* device : devices_) {
+        if (device->deadline() <= now) device->expire();
+    }
+    deadline_known_ = false;
+}
+
+void VirtualMachine::stop(StopReason reason, std::string_view text) {
+    if (stop_ != StopReason::none) return;
+    stop_ = reason;
+    stop_text_ = text;
+}
+
+void VirtualMachine::triple_fault(Vcpu&) {
+    stop(StopReason::reset, "triple fault");
+}
+
+void VirtualMachine::crash(Vcpu& vcpu, std::string_view why) {
+    FixedString<200> text;
+    print(text, "vCPU {} at {:#x}: {}", vcpu.number(), vcpu.backend().read(Register::rip), why);
+    stop(StopReason::crashed, text);
+}
+
+bool VirtualMachine::serial_input(u8 character) {
+    if (com1_.space() == 0) return false;
+    com1_.receive(character);
+    devices_touched();
+    return true;
+}
+
+bool VirtualMachine::press_power_button() {
+    devices_touched();
+    return pm_.press_power_button();
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,50 @@
+// Makes a virtual machine out of an arena and guest RAM: the nested page table, the processors, the wiring.
+#pragma once
+
+#include <span>
+
+#include "kernel/base/result.hpp"
+#include "kernel/mem/arena.hpp"
+#include "kernel/mem/page_table.hpp"
+#include "kernel/mem/unit_allocator.hpp"
+#include "vmm/backend_factory.hpp"
+#include "vmm/virtual_machine.hpp"
+
+namespace bulkhead {
+
+struct VmBlueprint {
+    u16 number = 0;      // below 64; different for each VM
+    unsigned vcpus = 1;  // 1..VirtualMachine::max_vcpus
+    u64 memory = 0;      // bytes of guest RAM: what `ram` holds
+    std::span<const UnitRun> ram{};
+};
+
+// Guest RAM comes in so many contiguous pieces at the most.
+constexpr usize max_ram_runs = 4;
+// Smallest guest RAM: the first MiB with its holes, and room for a kernel.
+constexpr u64 min_guest_memory = 4 * mib;
+
+// Memory for the nested page table: pages of the arena, never given back one by one.
+class ArenaTableMemory final : public TableMemory {
+  public:
+    explicit ArenaTableMemory(Arena& arena) : arena_(arena) {}
+    Result<HostPhysical> allocate() override;
+    void free(HostPhysical) override {}
+    u64* access(HostPhysical table) override;
+    void flush(u64, u64) override {}
+
+  private:
+    Arena& arena_;
+};
+
+// Everything is made in `arena`, which is mapped here, as is `ram`, at arena_window. The VM is not powered on
+// yet.
+[[nodiscard]] Result<VirtualMachine*> build_virtual_machine(Arena& arena, const VmBlueprint& blueprint,
+                                                            const PhysicalMachine& machine,
+                                                            BackendFactory& factory,
+                                                            Surroundings& surroundings);
+
+// Bytes of arena that a VM of this size needs, tables included.
+[[nodiscard]] u64 arena_bytes_for(const VmBlueprint& blueprint);
+
+}  // namespace bulkhead
