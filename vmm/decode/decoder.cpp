@@ -579,10 +579,99 @@ class Decoder {
     Instruction& i_;
 };
 
+// The instructions that exit most, in 64-bit code with no prefix but REX: moves to and from memory, and those
+// of two bytes without operands. False where it is none of them; the general decoder then starts afresh.
+// `bytes` holds at least longest_common, so that no length is checked on the way.
+constexpr usize longest_common = 12;
+
+[[nodiscard]] bool decode_common(const u8* bytes, Instruction& i) {
+    const u8* at = bytes;
+    u8 opcode = *at++;
+    u8 rex = 0;
+    if ((opcode & 0xF0) == 0x40) {
+        rex = opcode;
+        opcode = *at++;
+    }
+    OpcodeMap map = OpcodeMap::one_byte;
+    if (opcode == 0x0F) {
+        map = OpcodeMap::map_0f;
+        opcode = *at++;
+        if (opcode == 0xA2 || (opcode >= 0x30 && opcode <= 0x33) || opcode == 0x09) {
+            // CPUID, WRMSR, RDTSC, RDMSR, RDPMC, WBINVD
+            i.map = map;
+            i.opcode = opcode;
+            i.rex = rex;
+            i.operand_size = (rex & 8) != 0 ? 8 : 4;
+            i.address_size = 8;
+            i.length = static_cast<u8>(at - bytes);
+            return true;
+        }
+        if ((opcode & 0xF6) != 0xB6) return false;  // MOVZX, MOVSX
+    } else if ((opcode & 0xFC) != 0x88 && (opcode & 0xFE) != 0xC6) {
+        return false;
+    }
+    const u8 modrm = *at++;
+    const unsigned mod = modrm >> 6;
+    const unsigned rm = modrm & 7;
+    const u8 rex_b = static_cast<u8>((rex & 1u) << 3);
+    if (mod == 3 || (mod == 0 && rm == 5)) return false;
+    u8 base = static_cast<u8>(rm | rex_b);
+    if (rm == 4) {
+        const u8 sib = *at++;
+        if (mod == 0 && (sib & 7) == 5) return false;
+        base = static_cast<u8>((sib & 7) | rex_b);
+        const u8 index = static_cast<u8>(((sib >> 3) & 7) | ((rex & 2u) << 2));
+        if (index != 4) {
+            i.memory.index = index;
+            i.memory.scale = static_cast<u8>(1u << (sib >> 6));
+        }
+    }
+    if (mod == 1) {
+        i.memory.displacement = static_cast<i8>(*at++);
+    } else if (mod == 2) {
+        i32 displacement;
+        std::memcpy(&displacement, at, sizeof displacement);
+        i.memory.displacement = displacement;
+        at += sizeof displacement;
+    }
+    i.operand_size = (rex & 8) != 0 ? 8 : 4;
+    if (map == OpcodeMap::one_byte) {
+        if ((opcode & 1) == 0) i.operand_size = 1;
+        if (opcode >= 0xC6) {
+            if ((modrm & 0x38) != 0) return false;
+            if (opcode == 0xC6) {
+                i.immediate = static_cast<u64>(static_cast<i64>(static_cast<i8>(*at++)));
+                i.immediate_size = 1;
+            } else {
+                i32 immediate;
+                std::memcpy(&immediate, at, sizeof immediate);
+                i.immediate = static_cast<u64>(static_cast<i64>(immediate));
+                i.immediate_size = sizeof immediate;
+                at += sizeof immediate;
+            }
+        }
+    }
+    i.memory.present = true;
+    i.memory.base = base;
+    if (base == 4 || base == 5) i.segment = SegmentName::ss;
+    i.map = map;
+    i.opcode = opcode;
+    i.rex = rex;
+    i.modrm = modrm;
+    i.has_modrm = true;
+    i.address_size = 8;
+    i.length = static_cast<u8>(at - bytes);
+    return true;
+}
+
 }  // namespace
 
 DecodeStatus decode(Bytes bytes, CodeSize code, Instruction& instruction) {
     instruction = Instruction{};
+    if (code == CodeSize::bits64 && bytes.size() >= longest_common) {
+        if (decode_common(bytes.data(), instruction)) return DecodeStatus::ok;
+        instruction = Instruction{};
+    }
     return Decoder(bytes, code, instruction).run();
 }
 

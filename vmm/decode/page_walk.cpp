@@ -14,9 +14,9 @@ constexpr unsigned max_attempts = 8;
 
 // An entry that the translation used, for setting its flags afterwards.
 struct Used {
-    GuestPhysical address{};
-    u64 value = 0;
-    bool has_flags = true;  // PAE's PDPTEs have none
+    u64 address;
+    u64 value;
+    bool has_flags;  // PAE's PDPTEs have none
 };
 
 class Walk {
@@ -56,7 +56,7 @@ class Walk {
     [[nodiscard]] u64 read_entry(GuestPhysical address, unsigned size, bool has_flags = true) {
         u64 value = 0;
         if (!memory_.read_physical(address, size, value)) value = all_ones(size);
-        used_[count_++] = {.address = address, .value = value, .has_flags = has_flags};
+        used_[count_++] = {.address = address.raw(), .value = value, .has_flags = has_flags};
         return value;
     }
 
@@ -156,7 +156,8 @@ class Walk {
             const u64 wanted = entry.value | accessed | (leaf && access_.write ? dirty : 0);
             if (wanted == entry.value) continue;
             const unsigned size = pae_ ? 8 : 4;
-            if (memory_.compare_exchange(entry.address, size, entry.value, wanted) == ExchangeResult::changed)
+            if (memory_.compare_exchange(GuestPhysical(entry.address), size, entry.value, wanted) ==
+                ExchangeResult::changed)
                 return false;
         }
         return true;
@@ -170,7 +171,7 @@ class Walk {
     bool long_mode_ = false;
     bool no_execute_enabled_ = false;
     unsigned count_ = 0;
-    Used used_[max_levels];
+    Used used_[max_levels];  // the first count_ of them
 };
 
 }  // namespace

@@ -242,9 +242,8 @@ TEST_CASE("non-canonical addresses raise #GP, or #SS through the stack segment")
     expect_exception(m.execute({0x8B, 0x45, 0x00}), exception::stack_fault, 0);
     m.general.r13 = 0x8000'0000'0000;
     expect_exception(m.execute({0x41, 0x8B, 0x45, 0x00}), exception::general_protection, 0);
-    m.general.rsp = 0x8000'0000'0000;
-    expect_exception(m.execute({0xFF, 0xF0}), exception::stack_fault,
-                     0);  // PUSH RAX ends at 7FFF...F8? no: below
+    m.general.rsp = 0x8000'0000'0008;
+    expect_exception(m.execute({0x50}), exception::stack_fault, 0);  // PUSH RAX
     m.set(Register::cr4, cr4::la57);
     CHECK(m.execute({0x8B, 0x03}).kind == Kind::done);
 }
