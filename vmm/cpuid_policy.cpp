@@ -85,10 +85,13 @@ constexpr u64 greatest_common_divisor(u64 a, u64 b) {
     return a;
 }
 
+// No TSC is that fast: 256 GHz.
+constexpr u64 most_tsc_hz = u64{1} << 38;
+
 }  // namespace
 
 TscRatio tsc_ratio(u64 tsc_hz, u64 crystal_hz) {
-    if (tsc_hz == 0) return {};
+    if (tsc_hz == 0 || tsc_hz >= most_tsc_hz) return {.error_hz = tsc_hz};
     if (crystal_hz != 0 && crystal_hz <= 0xFFFFFFFF) {
         const u64 divisor = greatest_common_divisor(tsc_hz, crystal_hz);
         if (tsc_hz / divisor <= 0xFFFFFFFF)
@@ -99,7 +102,7 @@ TscRatio tsc_ratio(u64 tsc_hz, u64 crystal_hz) {
     for (u32 n = 1; n <= 64; ++n)
         if (tsc_hz % n == 0 && tsc_hz / n <= 0xFFFFFFFF)
             return {.denominator = 1, .numerator = n, .crystal_hz = static_cast<u32>(tsc_hz / n)};
-    // No small divisor: round. The frequency is below 2^38 on any machine; beyond, the ratio grows with it.
+    // No small divisor: round.
     u32 n = 2;
     while (tsc_hz / n > 0xFFFFFFFF) n *= 2;
     return {

@@ -28,7 +28,8 @@ struct TscRatio {
 
 // With a crystal of `crystal_hz`, if that is not 0 and fits; else with the fastest one that fits: the TSC
 // itself below 2^32 Hz, an exact divisor of it up to 1/64 above that, the half of it rounded down failing
-// that. Linux takes the crystal for the frequency of the local APIC's timer: give that chip the same number.
+// that. All zero but for the error where `tsc_hz` is 0 or 2^38 and more.
+// Linux takes the crystal for the frequency of the local APIC's timer: give that chip the same number.
 [[nodiscard]] TscRatio tsc_ratio(u64 tsc_hz, u64 crystal_hz = 0);
 
 struct CpuidParameters {
