@@ -80,8 +80,11 @@ bool find_rsdp(PhysicalReader& reader, Bytes from_loader, Rsdp& found) {
     return scan_for_rsdp(reader, 0xE0000, 0x20000, found);
 }
 
+// Not inlined, as others here, for the sake of the stack: errors are large.
+//
 // A table as a whole, its length and checksum verified. `wanted`: 0 for any signature.
-Result<Bytes> read_table(PhysicalReader& reader, HostPhysical address, u32 wanted, u64 least) {
+[[gnu::noinline]] Result<Bytes> read_table(PhysicalReader& reader, HostPhysical address, u32 wanted,
+                                           u64 least) {
     const auto bad = [&](u32 name, std::string_view why) {
         return fail(boot_error::bad_table, name_of_signature(name).view(), address, why);
     };
@@ -220,7 +223,7 @@ void note_error(AcpiInfo& info, const Error& error) {
 }
 
 // SLP_TYP from \_S5. Where there is no telling, power off is left unknown.
-void find_power_off(PhysicalReader& reader, const Fadt& fadt, AcpiInfo& info) {
+[[gnu::noinline]] void find_power_off(PhysicalReader& reader, const Fadt& fadt, AcpiInfo& info) {
     if (!fadt.pm1a_control.present() || fadt.dsdt.raw() == 0) return;
     const auto dsdt = read_table(reader, fadt.dsdt, signature("DSDT"), table_header_size);
     if (!dsdt) return note_error(info, dsdt.error());
@@ -232,7 +235,8 @@ void find_power_off(PhysicalReader& reader, const Fadt& fadt, AcpiInfo& info) {
                                   .sleep_type_b = types->b};
 }
 
-Result<> parse_one(PhysicalReader& reader, HostPhysical address, AcpiInfo& info, bool& madt_seen) {
+[[gnu::noinline]] Result<> parse_one(PhysicalReader& reader, HostPhysical address, AcpiInfo& info,
+                                     bool& madt_seen) {
     const auto header = reader.read(address, table_header_size);
     const u32 name = header && address.raw() != 0 ? read_at<u32>(*header, 0).value_or(0) : 0;
     switch (name) {
@@ -282,7 +286,7 @@ struct RootTable {
     u32 count = 0;
 };
 
-Result<RootTable> find_root(PhysicalReader& reader, Bytes loader_rsdp) {
+[[gnu::noinline]] Result<RootTable> find_root(PhysicalReader& reader, Bytes loader_rsdp) {
     Rsdp rsdp;
     if (!find_rsdp(reader, loader_rsdp, rsdp)) return fail(boot_error::no_rsdp);
     const Bytes bytes(rsdp.bytes, rsdp.size);
