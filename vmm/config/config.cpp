@@ -94,10 +94,12 @@ bool store_choice(const Setting& setting, Enum first, Enum last, Enum& target) {
     Sink& sink = setting.reporter.sink();
     print(sink, "{} cannot be \"{}\"; choose ", setting.path, Filtered(word));
     for (u8 i = static_cast<u8>(first); i <= static_cast<u8>(last); ++i) {
-        const std::string_view separator = i == static_cast<u8>(first)  ? ""
-                                           : i == static_cast<u8>(last) ? " or "
-                                                                        : ", ";
-        print(sink, "{}{}", separator, name_of(static_cast<Enum>(i)));
+        if (i == static_cast<u8>(last)) {
+            sink.write(" or ");
+        } else if (i != static_cast<u8>(first)) {
+            sink.write(", ");
+        }
+        sink.write(name_of(static_cast<Enum>(i)));
     }
     setting.reporter.end();
     return false;
@@ -143,7 +145,7 @@ bool store_memory(const Setting& setting, VmConfig& vm) {
     }
     if (bytes < VmConfig::min_memory || bytes > VmConfig::max_memory) {
         setting.reporter.report(setting.offset(),
-                                "memory.max is {} bytes; give 1M to {}G (an integer counts bytes)", bytes,
+                                "memory.max is {} bytes; give 2M to {}G (an integer counts bytes)", bytes,
                                 VmConfig::max_memory / gib);
         return false;
     }
@@ -240,7 +242,7 @@ constexpr Row<VmConfig> vm_rows[] = {
     {"modules", store_modules, Kind::array, "[\"NAME ARGUMENTS\"]"},
     {"boot",
      [](const Setting& s, VmConfig& v) {
-         return store_choice(s, BootProtocol::automatic, BootProtocol::multiboot2, v.boot);
+         return store_choice(s, BootChoice::automatic, BootChoice::multiboot2, v.boot);
      },
      Kind::string, "\"auto\""},
     {"console",
@@ -436,7 +438,7 @@ void report_unknown_top(const Document& document, Reporter& reporter, NodeIndex 
     }
     const bool host = edit_distance(key, "host") < edit_distance(key, "vm");
     reporter.report(document[node].key_offset, "unknown table \"{}\"; did you mean {}?", Filtered(key),
-                    host ? "[host]" : "[vm.NAME]");
+                    host ? std::string_view("[host]") : std::string_view("[vm.NAME]"));
 }
 
 }  // namespace
@@ -475,7 +477,7 @@ unsigned parse_config(std::string_view file_name, std::string_view text, toml::D
         } else if (node.kind != Kind::table) {
             if (!node.erroneous) {
                 reporter.report(node.key_offset, "{} is {}; it is a table: {}", key, name_of(node.kind),
-                                key == "host" ? "[host]" : "[vm.NAME]");
+                                key == "host" ? std::string_view("[host]") : std::string_view("[vm.NAME]"));
             }
         } else if (key == "vm") {
             for (NodeIndex vm = node.first_child; vm != no_node; vm = document[vm].next) {

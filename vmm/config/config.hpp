@@ -10,21 +10,20 @@
 #include "kernel/base/fixed_vector.hpp"
 #include "kernel/base/result.hpp"
 #include "kernel/base/types.hpp"
+#include "kernel/log/log_ring.hpp"
 #include "vmm/config/toml.hpp"
 
 namespace bulkhead {
 
 enum class ComPort : u8 { none, com1, com2, com3, com4 };
-enum class LogLevel : u8 { error, warning, info, debug };
 enum class PanicAction : u8 { halt, reset };
-enum class BootProtocol : u8 { automatic, linux_boot, pvh, multiboot, multiboot2 };
+enum class BootChoice : u8 { automatic, linux_boot, pvh, multiboot, multiboot2 };
 enum class LifecycleAction : u8 { restart, destroy, preserve };
 
 // The words of the config file.
 [[nodiscard]] std::string_view name_of(ComPort value);
-[[nodiscard]] std::string_view name_of(LogLevel value);
 [[nodiscard]] std::string_view name_of(PanicAction value);
-[[nodiscard]] std::string_view name_of(BootProtocol value);
+[[nodiscard]] std::string_view name_of(BootChoice value);
 [[nodiscard]] std::string_view name_of(LifecycleAction value);
 
 // [host]
@@ -83,7 +82,7 @@ struct CpuLimit {
 struct VmConfig {
     static constexpr usize max_modules = 16;
     static constexpr u64 default_memory = 256 * mib;
-    static constexpr u64 min_memory = 1 * mib;
+    static constexpr u64 min_memory = 2 * mib;  // the least the PC's memory map has room for
     static constexpr u64 max_memory = 16 * 1024 * gib;
     static constexpr unsigned max_vcpus = CpuSet::max_cpus;
 
@@ -98,7 +97,7 @@ struct VmConfig {
     FixedString<127> kernel;  // names of boot modules
     FixedString<127> initrd;
     FixedString<2047> cmdline;
-    BootProtocol boot = BootProtocol::automatic;
+    BootChoice boot = BootChoice::automatic;
     ComPort console = ComPort::none;  // none: the VM's serial port is reached by `console NAME`
     unsigned cpu_weight = 100;        // 1..10000
     CpuLimit cpu_limit;

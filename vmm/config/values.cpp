@@ -185,17 +185,12 @@ std::string_view name_of(ComPort value) {
     return names[static_cast<usize>(value)];
 }
 
-std::string_view name_of(LogLevel value) {
-    constexpr std::string_view names[] = {"error", "warning", "info", "debug"};
-    return names[static_cast<usize>(value)];
-}
-
 std::string_view name_of(PanicAction value) {
     constexpr std::string_view names[] = {"halt", "reset"};
     return names[static_cast<usize>(value)];
 }
 
-std::string_view name_of(BootProtocol value) {
+std::string_view name_of(BootChoice value) {
     constexpr std::string_view names[] = {"auto", "linux", "pvh", "multiboot", "multiboot2"};
     return names[static_cast<usize>(value)];
 }

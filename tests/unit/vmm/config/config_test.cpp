@@ -127,7 +127,7 @@ b.kernel = "k"
     REQUIRE(vm.module_count() == 2);
     CHECK(vm.module(0) == "ext2fs.static --readonly");
     CHECK(vm.module(1) == "exec");
-    CHECK(vm.boot == BootProtocol::multiboot);
+    CHECK(vm.boot == BootChoice::multiboot);
     CHECK(vm.console == ComPort::com3);
     CHECK_FALSE(vm.autostart);
     CHECK(vm.on_reboot == LifecycleAction::preserve);
@@ -146,7 +146,7 @@ b.kernel = "k"
     CHECK(b.memory_bytes == VmConfig::default_memory);
     CHECK(b.cpu_weight == 100);
     CHECK(b.cpu_limit.quota_us == CpuLimit::unlimited);
-    CHECK(b.boot == BootProtocol::automatic);
+    CHECK(b.boot == BootChoice::automatic);
 }
 
 TEST_CASE("an empty file means the defaults and no VM") {
@@ -180,9 +180,9 @@ TEST_CASE("each wrong value is named with its place and what to do") {
     CHECK(vm_problems("memory.max = \"M\"") ==
           "bulkhead.toml:3:14: memory.max: \"M\" is not a size; write one such as \"512M\"\n");
     CHECK(vm_problems("memory.max = 512") ==
-          "bulkhead.toml:3:14: memory.max is 512 bytes; give 1M to 16384G (an integer counts bytes)\n");
-    CHECK(vm_problems("memory.max = 1048577") ==
-          "bulkhead.toml:3:14: memory.max is 1048577 bytes; give a multiple of 4K\n");
+          "bulkhead.toml:3:14: memory.max is 512 bytes; give 2M to 16384G (an integer counts bytes)\n");
+    CHECK(vm_problems("memory.max = 2097153") ==
+          "bulkhead.toml:3:14: memory.max is 2097153 bytes; give a multiple of 4K\n");
     CHECK(vm_problems("memory.max = \"18446744073709551615G\"") ==
           "bulkhead.toml:3:14: memory.max: \"18446744073709551615G\" does not fit 64 bits; write a smaller "
           "size\n");
