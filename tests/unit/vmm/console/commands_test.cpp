@@ -1,0 +1,277 @@
+#include "vmm/console/commands.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "tests/unit/vmm/console/fake_management.hpp"
+
+using namespace bulkhead;
+using nlohmann::json;
+
+namespace {
+
+struct Desk {
+    FakeManagement management;
+    CommandInterpreter interpreter{management};
+    std::optional<VmId> attached;
+
+    Desk() {
+        auto& web = management.add(1, "web", VmState::running, 2, 512 * mib, 12'345'678'901);
+        web.config.kernel.append("vmlinuz");
+        web.config.initrd.append("initrd.img");
+        web.config.cmdline.append("console=ttyS0");
+        web.config.cpus = *parse_cpu_list("1-2");
+        (void)web.config.add_module("ext2fs --args");
+        auto add_exits = [&](ExitReason reason, u64 count, u64 ticks) {
+            web.exits.of(reason) = {count, ticks};
+        };
+        add_exits(ExitReason::cpuid, 10, 12'000);
+        add_exits(ExitReason::port_io, 600, 900'000);
+        add_exits(ExitReason::hlt, 390, 39'000);
+        web.exits.guest_ticks = 10'000'000;
+        management.add(2, "database-server", VmState::crashed, 16, 3 * gib, 999).reason =
+            "triple fault\x1b[2J";
+        management.add(3, "off", VmState::off, 1, 16 * mib + 4 * kib);
+    }
+    std::string run(std::string_view line) {
+        StringSink sink;
+        attached = interpreter.execute(line, sink);
+        return sink.text;
+    }
+    json run_json(std::string_view line) {
+        const std::string text = run(line);
+        INFO(text);
+        REQUIRE(text.ends_with("\n"));
+        REQUIRE(std::count(text.begin(), text.end(), '\n') == 1);
+        REQUIRE(json::accept(text));
+        return json::parse(text);
+    }
+    std::string completions(std::string_view text) {
+        struct Collector final : CandidateSink {
+            std::string words;
+            void candidate(std::string_view word) override { words += std::string(word) + " "; }
+        } collector;
+        interpreter.complete(text, collector);
+        return collector.words;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("list shows one line for each VM") {
+    Desk desk;
+    CHECK(desk.run("list") ==
+          "NAME               ID  MEMORY VCPUS STATE               TIME\n"
+          "web                 1    512M     2 r----- running      12.3\n"
+          "database-server     2      3G    16 ----c- crashed       0.0\n"
+          "off                 3  16388K     1 ------ off           0.0\n");
+}
+
+TEST_CASE("list without VMs is a head line") {
+    FakeManagement management;
+    CommandInterpreter interpreter(management);
+    StringSink sink;
+    interpreter.execute("list", sink);
+    CHECK(sink.text == "NAME            ID  MEMORY VCPUS STATE               TIME\n");
+}
+
+TEST_CASE("list --json is an array with exact numbers") {
+    Desk desk;
+    const json list = desk.run_json("list --json");
+    REQUIRE(list.size() == 3);
+    CHECK(list[0] == json::parse(R"({"id":1,"name":"web","state":"running","flags":"r-----","vcpus":2,
+                                     "memory_bytes":536870912,"cpu_seconds":12.345})"));
+    CHECK(list[1]["name"] == "database-server");
+}
+
+TEST_CASE("info shows state and configuration") {
+    Desk desk;
+    CHECK(desk.run("info web") ==
+          "name        web\n"
+          "id          1\n"
+          "state       running (r-----)\n"
+          "vcpus       2\n"
+          "memory      512M\n"
+          "cpu time    12.3 s\n"
+          "uptime      90.5 s\n"
+          "resets      2\n"
+          "kernel      vmlinuz\n"
+          "initrd      initrd.img\n"
+          "cmdline     console=ttyS0\n"
+          "module      ext2fs --args\n"
+          "boot        auto\n"
+          "cpuset.cpus 1-2\n"
+          "cpu.weight  100\n"
+          "autostart   true\n"
+          "on_reboot   restart\n"
+          "on_crash    preserve\n");
+    CHECK(desk.run("info 2").find("reason      triple fault?[2J\n") != std::string::npos);
+    const json info = desk.run_json("info web --json");
+    CHECK(info["cpuset.cpus"] == "1-2");
+    CHECK(info["cpu.max"] == "max");
+    CHECK(info["modules"] == json::parse(R"(["ext2fs --args"])"));
+    CHECK(info["uptime_seconds"] == 90.5);
+    CHECK(desk.run_json("info 2 --json")["reason"] == "triple fault\x1b[2J");
+}
+
+TEST_CASE("exits are sorted by count, with share and mean cost") {
+    Desk desk;
+    CHECK(desk.run("exits web") ==
+          "REASON                              COUNT SHARE %  MEAN CYCLES\n" +
+              std::string(name_of(ExitReason::port_io)) +
+              std::string(26 - name_of(ExitReason::port_io).size(), ' ') +
+              "            600    60.0         1500\n" + std::string(name_of(ExitReason::hlt)) +
+              std::string(26 - name_of(ExitReason::hlt).size(), ' ') +
+              "            390    39.0          100\n" + std::string(name_of(ExitReason::cpuid)) +
+              std::string(26 - name_of(ExitReason::cpuid).size(), ' ') +
+              "             10     1.0         1200\n"
+              "all                                  1000   100.0          951\n"
+              "in the guest: 91.3 % of the cycles\n");
+    const json exits = desk.run_json("exits web --json");
+    CHECK(exits["total"] == 1000);
+    CHECK(exits["exits"].size() == 3);
+    CHECK(exits["exits"][0]["count"] == 600);
+    CHECK(exits["exits"][0]["cycles"] == 900000);
+    CHECK(desk.run("exits off") == "exits: the VM has no exits: it is off\n");
+}
+
+TEST_CASE("exit counts near the limit of 64 bits do not overflow") {
+    Desk desk;
+    auto& exits = desk.management.vms[0].exits;
+    exits.of(ExitReason::cpuid) = {~u64{0} / 2, ~u64{0} / 2};
+    exits.of(ExitReason::hlt) = {~u64{0} / 4, 0};
+    exits.of(ExitReason::port_io) = {0, 0};
+    CHECK(desk.run("exits web").find("66.6") != std::string::npos);
+}
+
+TEST_CASE("actions reach the VM that was named, by name or by id") {
+    Desk desk;
+    CHECK(desk.run("start web") == "web: started\n");
+    CHECK(desk.run("pause 2") == "database-server: paused\n");
+    CHECK(desk.run("unpause web") == "web: unpaused\n");
+    CHECK(desk.run("reset web") == "web: reset\n");
+    CHECK(desk.run("shutdown web") == "web: asked to shut down\n");
+    CHECK(desk.run("destroy off") == "off: destroyed\n");
+    desk.run("reboot");
+    desk.run("poweroff");
+    CHECK(desk.management.calls == std::vector<std::string>{"start 1", "pause 2", "unpause 1", "reset 1",
+                                                            "shutdown 1", "destroy 3", "reboot 0",
+                                                            "poweroff 0"});
+    desk.management.error = "it runs already; pause it first";
+    CHECK(desk.run("start web") == "start: it runs already; pause it first\n");
+    CHECK(desk.run("reboot") == "reboot: it runs already; pause it first\n");
+}
+
+TEST_CASE("a VM that is not there is named, with the nearest that is") {
+    Desk desk;
+    CHECK(desk.run("start wbe") == "start: there is no VM \"wbe\"; did you mean web?\n");
+    CHECK(desk.run("start 99") == "start: there is no VM \"99\"; list shows those there are\n");
+    CHECK(desk.run("start 65537") == "start: there is no VM \"65537\"; list shows those there are\n");
+    CHECK(desk.run_json("info wbe --json") ==
+          json::parse(R"({"error":"there is no VM \"wbe\"; did you mean web?"})"));
+    CHECK(desk.management.calls.empty());
+}
+
+TEST_CASE("console hands over the terminal of a VM that has one") {
+    Desk desk;
+    CHECK(desk.run("console web") == "");
+    CHECK(desk.attached == VmId(1));
+    desk.management.vms[0].ring.reset();
+    CHECK(
+        desk.run("console web") ==
+        "console: the VM has no console here; start it, or look at the port that its configuration names\n");
+    CHECK_FALSE(desk.attached);
+}
+
+TEST_CASE("dmesg prints the log, filtered") {
+    Desk desk;
+    desk.management.log_line(1'234'567, LogLevel::info, "VMX: on, 4 cores");
+    desk.management.log_line(12'000'001, LogLevel::warning, "web: odd \x1b]0;x\x07");
+    CHECK(desk.run("dmesg") ==
+          "[    1.234567] VMX: on, 4 cores\n"
+          "[   12.000001] warning: web: odd ?]0;x?\n");
+    const json log = desk.run_json("dmesg --json");
+    CHECK(log[0] == json::parse(R"({"seconds":1.234,"level":"info","text":"VMX: on, 4 cores"})"));
+    CHECK(log[1]["text"] == "web: odd \x1b]0;x\x07");
+}
+
+TEST_CASE("version tells what runs") {
+    Desk desk;
+    CHECK(desk.run("version") == "Bulkhead 0.1, VT-x, 4 cores, 8G of memory\n");
+    CHECK(desk.run_json("version --json")["cpus"] == 4);
+}
+
+TEST_CASE("unknown commands, options and wrong numbers of arguments are explained") {
+    Desk desk;
+    CHECK(desk.run("lsit") == "unknown command \"lsit\"; did you mean list?\n");
+    CHECK(desk.run("xyzzy") == "unknown command \"xyzzy\"; help lists them\n");
+    CHECK(desk.run("\"\x1b[2J\"") == "unknown command \"?[2J\"; help lists them\n");
+    CHECK(desk.run(std::string(500, 'x')).size() < 200);
+    CHECK(desk.run("start") == "start: missing argument; usage: start VM\n");
+    CHECK(desk.run("start a b") == "start: unexpected argument; usage: start VM\n");
+    CHECK(desk.run("list --xml") == "list: unknown option --xml; usage: list [--json]\n");
+    CHECK(desk.run("start web --json") == "start: unknown option --json; usage: start VM\n");
+    CHECK(desk.run("--json") == "{\"error\":\"unknown command \\\"--json\\\"; help lists them\"}\n");
+    CHECK(desk.run("a 'b") == "a ' is not closed; add another one\n");
+    CHECK(desk.run("") == "");
+    CHECK(desk.run("   ") == "");
+    CHECK(desk.run_json("lsit --json")["error"] == "unknown command \"lsit\"; did you mean list?");
+    CHECK(desk.run_json("list x --json")["error"] == "unexpected argument; usage: list [--json]");
+}
+
+TEST_CASE("every command has help, an example that parses, and a place in the list") {
+    Desk desk;
+    const std::string all = desk.run("help");
+    std::set<std::string_view> names;
+    for (const CommandGroup& group : command_groups()) {
+        CHECK(all.find(std::string(group.title) + ":\n") != std::string::npos);
+        for (const Command& command : group.commands) {
+            INFO(command.name);
+            CHECK(names.insert(command.name).second);
+            CHECK(all.find("  " + std::string(command.name) + " ") != std::string::npos);
+            CHECK(command.usage.starts_with(command.name));
+            CHECK(command.example.starts_with(command.name));
+            CHECK(command.help.ends_with(".\n"));
+            CHECK(!command.summary.empty());
+            CHECK(command.run != nullptr);
+            const std::string help = desk.run("help " + std::string(command.name));
+            CHECK(help == "usage: " + std::string(command.usage) + "\n" + std::string(command.help) +
+                              "example: " + std::string(command.example) + "\n");
+            size_t start = 0;
+            for (size_t end; (end = help.find('\n', start)) != std::string::npos; start = end + 1) {
+                CHECK(end - start <= 90);
+            }
+            CommandLine line;
+            REQUIRE(line.parse(command.example));
+            CHECK(line.words().size() > command.required);
+        }
+    }
+    CHECK(names.size() == 15);
+    CHECK(desk.run("help lsit") == "help: unknown command \"lsit\"; did you mean list?\n");
+}
+
+TEST_CASE("Tab offers commands, VMs and options where they fit") {
+    Desk desk;
+    CHECK(desk.completions("re") == "reset reboot ");
+    CHECK(desk.completions("start ") == "web database-server off ");
+    CHECK(desk.completions("start w") == "web ");
+    CHECK(desk.completions("start web ") == "");
+    CHECK(desk.completions("list -") == "--json ");
+    CHECK(desk.completions("list --json -") == "");
+    CHECK(desk.completions("help st") == "start ");
+    CHECK(desk.completions("version ") == "");
+    CHECK(desk.completions("nonsense ") == "");
+    CHECK(desk.completions("start 'w") == "");
+    CHECK(desk.completions("") != "");
+}
+
+TEST_CASE("hostile names stay text") {
+    Desk desk;
+    desk.management.add(9, "\x1b[2Jweb\r\n", VmState::running);
+    const std::string shown =
+        desk.run("list") + desk.run("info 9") + desk.run("start 9") + desk.run("exits 9");
+    for (const char c : shown) CHECK((c == '\n' || (c >= 0x20 && c < 0x7F)));
+    CHECK(desk.run_json("list --json")[3]["name"] == "\x1b[2Jweb\r\n");
+}
