@@ -10,7 +10,7 @@ namespace bulkhead {
 
 struct LoadContext {
     GuestMemory& memory;
-    const MemoryMap& map;
+    const GuestMemoryMap& map;
     const BootImages& images;
     const MachineDescription& machine;
 };

@@ -41,7 +41,7 @@ constexpr u64 largest_firmware = platform::firmware_window_end - platform::firmw
 }
 
 // Tables before the kernel: Multiboot 2 hands out a copy of the ACPI root pointer.
-[[gnu::noinline]] Result<> write_tables(GuestMemory& memory, const MemoryMap& map,
+[[gnu::noinline]] Result<> write_tables(GuestMemory& memory, const GuestMemoryMap& map,
                                         const MachineDescription& machine) {
     Result<> done = write_bios_area(memory, machine);
     if (done) done = write_mp_table(memory, machine);
@@ -64,7 +64,7 @@ constexpr u64 largest_firmware = platform::firmware_window_end - platform::firmw
 [[gnu::noinline]] Result<> load_with_map(GuestMemory& memory, const BootImages& images,
                                          const MachineDescription& machine, BootProtocol protocol,
                                          StartState& state) {
-    const Result<MemoryMap> map = MemoryMap::build(memory);
+    const Result<GuestMemoryMap> map = GuestMemoryMap::build(memory);
     if (!map) return std::unexpected(map.error());
     Result<> done = write_tables(memory, *map, machine);
     if (done) done = load_kernel({memory, *map, images, machine}, protocol, state);

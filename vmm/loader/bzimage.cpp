@@ -67,7 +67,7 @@ T header_field(Bytes file, usize offset) {
     return {};
 }
 
-Result<u64> choose_address(const LinuxImage& image, const MemoryMap& map) {
+Result<u64> choose_address(const LinuxImage& image, const GuestMemoryMap& map) {
     if (map.is_ram(image.preferred_address, image.memory_size)) return image.preferred_address;
     if (image.relocatable) {
         const u64 lowest = (map.main_start() + image.alignment - 1) & ~(image.alignment - 1);

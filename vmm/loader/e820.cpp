@@ -10,7 +10,7 @@ constexpr u64 reserved_firmware = 256 * kib;
 
 }  // namespace
 
-bool MemoryMap::add(u64 start, u64 end, MemoryKind kind) {
+bool GuestMemoryMap::add(u64 start, u64 end, MemoryKind kind) {
     if (end <= start) return true;
     usize at = entries_.size();
     if (!entries_.push_back({start, end - start, kind})) return false;
@@ -22,9 +22,9 @@ bool MemoryMap::add(u64 start, u64 end, MemoryKind kind) {
     return true;
 }
 
-Result<MemoryMap> MemoryMap::build(const GuestMemory& memory) {
-    Result<MemoryMap> result{MemoryMap{}};
-    MemoryMap& map = *result;
+Result<GuestMemoryMap> GuestMemoryMap::build(const GuestMemory& memory) {
+    Result<GuestMemoryMap> result{GuestMemoryMap{}};
+    GuestMemoryMap& map = *result;
     bool fits = true;
     bool base_memory = false;
     for (const GuestMemory::Range& range : memory.ranges()) {
@@ -79,7 +79,7 @@ Result<MemoryMap> MemoryMap::build(const GuestMemory& memory) {
     return result;
 }
 
-bool MemoryMap::is_ram(u64 start, u64 length) const {
+bool GuestMemoryMap::is_ram(u64 start, u64 length) const {
     for (const MemoryMapEntry& entry : entries_) {
         if (entry.kind == MemoryKind::ram && start >= entry.start &&
             range_within(start - entry.start, length, entry.length)) {
@@ -89,11 +89,11 @@ bool MemoryMap::is_ram(u64 start, u64 length) const {
     return false;
 }
 
-u64 MemoryMap::main_start() const {
+u64 GuestMemoryMap::main_start() const {
     return platform::high_memory;
 }
 
-std::optional<u64> MemoryMap::place_high(u64 length, u64 limit, u64 taken_start, u64 taken_end) const {
+std::optional<u64> GuestMemoryMap::place_high(u64 length, u64 limit, u64 taken_start, u64 taken_end) const {
     const u64 bottom = main_start();
     const auto below = [&](u64 top) -> std::optional<u64> {
         if (top < bottom || length > top - bottom) return std::nullopt;

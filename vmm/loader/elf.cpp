@@ -213,7 +213,7 @@ std::optional<Bytes> ElfImage::find_note(std::string_view owner, u32 type) const
     return std::nullopt;
 }
 
-Result<LoadedRange> ElfImage::load_into(GuestMemory& memory, const MemoryMap& map) const {
+Result<LoadedRange> ElfImage::load_into(GuestMemory& memory, const GuestMemoryMap& map) const {
     LoadedRange loaded;
     for (u16 i = 0; i < count_; ++i) {
         const ElfSegment it = segment(i);

@@ -47,7 +47,7 @@ class ElfImage {
 
     // Copies the segments to RAM and clears what follows their file contents. All of it must lie in RAM at or
     // above 1 MiB.
-    [[nodiscard]] Result<LoadedRange> load_into(GuestMemory& memory, const MemoryMap& map) const;
+    [[nodiscard]] Result<LoadedRange> load_into(GuestMemory& memory, const GuestMemoryMap& map) const;
 
   private:
     explicit ElfImage(Bytes file) : file_(file) {}

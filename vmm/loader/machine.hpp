@@ -22,17 +22,17 @@ enum class BootProtocol : u8 {
 [[nodiscard]] std::string_view name_of(BootProtocol protocol);
 
 // A file handed to a kernel beside itself.
-struct BootModule {
-    std::string_view name;
-    Bytes bytes;
-    std::string_view cmdline;
+struct GuestModule {
+    std::string_view name{};
+    Bytes bytes{};
+    std::string_view cmdline{};
 };
 
 struct BootImages {
-    Bytes kernel;
-    std::string_view cmdline;
-    Bytes initrd;                         // empty: none
-    std::span<const BootModule> modules;  // for Multiboot and PVH kernels; an initrd goes before them
+    Bytes kernel{};
+    std::string_view cmdline{};
+    Bytes initrd{};                         // empty: none
+    std::span<const GuestModule> modules{};  // for Multiboot and PVH kernels; an initrd goes before them
     BootProtocol protocol = BootProtocol::automatic;
 };
 
@@ -44,8 +44,8 @@ struct VirtioMmioNode {
 };
 
 struct MachineDescription {
-    std::span<const u32> apic_ids;  // one a vCPU, the boot processor's first; all different
-    u32 cpu_signature = 0;          // CPUID leaf 1 EAX and EDX, for the MP table
+    std::span<const u32> apic_ids{};  // one a vCPU, the boot processor's first; all different
+    u32 cpu_signature = 0;            // CPUID leaf 1 EAX and EDX, for the MP table
     u32 cpu_features = 0;
     u8 io_apic_id = 0;  // what the I/O APIC's ID register reads after reset
     bool com1 = true;

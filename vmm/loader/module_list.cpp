@@ -14,7 +14,7 @@ Result<> place_modules(const LoadContext& context, const LoadedRange& kernel, Mo
     const usize initrds = count - context.images.modules.size();
     u64 next = kernel.end;
     for (usize i = 0; i < count; ++i) {
-        const BootModule module = i < initrds ? BootModule{"initrd", context.images.initrd, "initrd"}
+        const GuestModule module = i < initrds ? GuestModule{"initrd", context.images.initrd, "initrd"}
                                               : context.images.modules[i - initrds];
         next = (next + page_size - 1) & ~(page_size - 1);
         const u64 size = module.bytes.size();

@@ -24,7 +24,7 @@ struct LoadedKernel {
 u32 lower_kib() {
     return platform::ebda / kib;
 }
-u32 upper_kib(const MemoryMap& map) {
+u32 upper_kib(const GuestMemoryMap& map) {
     return static_cast<u32>((map.main_end() - platform::high_memory) / kib);
 }
 
