@@ -8,6 +8,7 @@
 #include "arch/x86/cpu/panic.hpp"
 #include "boot/host.hpp"
 #include "boot/kernel_space.hpp"
+#include "boot/version.hpp"
 #include "drivers/framebuffer_console.hpp"
 #include "drivers/pic_8259.hpp"
 #include "drivers/rtc.hpp"
@@ -18,12 +19,11 @@
 #include "kernel/bootinfo/elf_symbols.hpp"
 #include "kernel/bootinfo/multiboot1.hpp"
 #include "kernel/bootinfo/multiboot2.hpp"
-#include "version.hpp"
 
 namespace bulkhead {
 namespace {
 
-extern "C" const u8 symbols_start[], symbols_end[];
+extern "C" const u8 symbol_table_start[], symbol_table_end[];
 
 constexpr u64 log_size = 64 * kib;
 constexpr u64 least_memory_for_vms = 16 * mib;
@@ -85,7 +85,8 @@ void reset_machine() {
 void start_log() {
     log_ring.emplace(MutableBytes(log_storage));
     logger.emplace(*log_ring, tsc_clock, interrupt_flag);
-    symbols = SymbolTable(Bytes(symbols_start, static_cast<usize>(symbols_end - symbols_start)));
+    symbols =
+        SymbolTable(Bytes(symbol_table_start, static_cast<usize>(symbol_table_end - symbol_table_start)));
     panic_settings.output = &panic_output;
     panic_settings.symbolize = symbolize;
 }

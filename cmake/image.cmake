@@ -53,22 +53,38 @@ endforeach()
 find_package(Git QUIET)
 set(version "0.1")
 if(GIT_FOUND)
-  execute_process(COMMAND ${GIT_EXECUTABLE} describe --tags --always --dirty
+  execute_process(COMMAND ${GIT_EXECUTABLE} describe --tags --always
                   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described
                   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
   if(described)
     string(APPEND version "-" ${described})
   endif()
 endif()
-file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/version.hpp CONTENT
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/boot/version.hpp CONTENT
 "#pragma once
 namespace bulkhead { constexpr char version[] = \"@version@\"; }
 " @ONLY)
 
 get_property(image_objects GLOBAL PROPERTY image_objects)
-set(image_link_flags -nostdlib -static -no-pie -mcmodel=kernel -Wl,-T,${PROJECT_SOURCE_DIR}/linker.ld
-    -Wl,--gc-sections -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--build-id=none -Wl,--no-warn-rwx-segments)
+set(linker_script ${PROJECT_SOURCE_DIR}/linker.ld)
+set(image_link_flags -nostdlib -static -no-pie -mcmodel=kernel -Wl,-T,${linker_script} -Wl,--gc-sections
+    -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--build-id=none)
 
-add_executable(bulkhead.elf ${image_objects})
-target_link_options(bulkhead.elf PRIVATE ${image_link_flags})
-set_target_properties(bulkhead.elf PROPERTIES LINK_DEPENDS ${PROJECT_SOURCE_DIR}/linker.ld LINKER_LANGUAGE CXX)
+# Twice: the first link tells where the functions are, the second has that table in it, behind all code.
+add_executable(unnamed.elf ${image_objects})
+
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+set(symbols ${PROJECT_BINARY_DIR}/generated/symbols)
+add_custom_command(
+  OUTPUT ${symbols}.asm ${symbols}.bin
+  COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/scripts/make_symbols.py $<TARGET_FILE:unnamed.elf> ${symbols}.bin
+          --asm ${symbols}.asm
+  DEPENDS unnamed.elf ${PROJECT_SOURCE_DIR}/scripts/make_symbols.py
+  COMMENT "Naming the image's functions")
+set_source_files_properties(${symbols}.asm PROPERTIES OBJECT_DEPENDS ${symbols}.bin)
+add_executable(bulkhead.elf ${image_objects} ${symbols}.asm)
+
+foreach(image unnamed.elf bulkhead.elf)
+  target_link_options(${image} PRIVATE ${image_link_flags})
+  set_target_properties(${image} PROPERTIES LINK_DEPENDS ${linker_script} LINKER_LANGUAGE CXX)
+endforeach()

@@ -18,26 +18,27 @@ constexpr u8 data_ready = bit<u8>(0), transmitter_ready = bit<u8>(5), transmitte
 
 constexpr u64 assumed_tsc_hz = 3'000'000'000;
 constexpr u8 absent = 0xFF;
+constexpr u32 transmitter_looks = 50'000;
 
 }  // namespace
 
-bool Uart16550::wait_for(u8 line_status_bits) {
+bool Uart16550::wait_for(u8 line_status_bits, u32 least_looks) {
     const u64 hz = tsc_hz_ != 0 ? tsc_hz_ : assumed_tsc_hz;
     // 10 bits a byte; twice the time of a full FIFO and the shift register, at least 10 ms.
     const u64 fifo_ticks = scale(hz, 2u * 10u * (fifo_size_ + 1u), baud_);
     const u64 limit = fifo_ticks > hz / 100 ? fifo_ticks : hz / 100;
     const u64 start = cpu::read_tsc();
-    do {
+    for (u32 looks = 0; looks < least_looks || cpu::read_tsc() - start < limit; ++looks) {
         const u8 status = cpu::in8(port(line_status));
         if (status != absent && (status & line_status_bits) == line_status_bits) return true;
         cpu::pause();
-    } while (cpu::read_tsc() - start < limit);
+    }
     return false;
 }
 
 bool Uart16550::loops_back(u8 value) {
     cpu::out8(port(data), value);
-    return wait_for(data_ready) && cpu::in8(port(data)) == value;
+    return wait_for(data_ready, 1) && cpu::in8(port(data)) == value;
 }
 
 bool Uart16550::initialize(Port base, u32 baud) {
@@ -51,7 +52,7 @@ bool Uart16550::initialize(Port base, u32 baud) {
     // Bits 4-7 of interrupt enable are zero in every 8250 to 16550A; an empty slot reads as ones.
     if ((cpu::in8(port(interrupt_enable)) & 0xF0) != 0) return false;
     // The boot loader's last words may still be on their way.
-    (void)wait_for(transmitter_empty);
+    (void)wait_for(transmitter_empty, 1);
 
     cpu::out8(port(interrupt_enable), 0);
     const auto divisor = static_cast<u16>(clock_hz / baud_);
@@ -90,7 +91,7 @@ bool Uart16550::ready_to_send() {
 void Uart16550::put(u8 byte) {
     if (!ready_to_send()) {
         // Once found stuck it gets a look, not another wait, for each byte.
-        if (!present_ || stuck_ || !wait_for(transmitter_ready)) {
+        if (!present_ || stuck_ || !wait_for(transmitter_ready, transmitter_looks)) {
             stuck_ = present_;
             ++dropped_;
             return;
@@ -116,7 +117,7 @@ std::optional<u8> Uart16550::receive() {
 }
 
 void Uart16550::flush() {
-    if (present_ && !stuck_) (void)wait_for(transmitter_empty);
+    if (present_ && !stuck_) (void)wait_for(transmitter_empty, transmitter_looks);
 }
 
 void Uart16550::enable_receive_interrupt() {

@@ -9,9 +9,10 @@
 
 namespace bulkhead {
 
-// Unlocked: whoever shares it among cores locks. Never waits longer than about 10 ms for the transmitter
-// (twice the time of a full FIFO at low rates); a transmitter that does not get ready by then counts as
-// stuck, and text is dropped until it shows itself ready again.
+// Unlocked: whoever shares it among cores locks. Every wait is bounded: for an answer to the loop-back test
+// by about 10 ms; for the transmitter by that and 50000 looks at it (50 ms on a real machine), so that an
+// emulator that was kept from running for a moment loses nothing. A transmitter that is not ready by then
+// counts as stuck, and text is dropped until it shows itself ready again.
 class Uart16550 final : public Sink {
   public:
     static constexpr u32 clock_hz = 115200;  // 1.8432 MHz / 16
@@ -44,7 +45,7 @@ class Uart16550 final : public Sink {
 
   private:
     [[nodiscard]] Port port(u16 offset) const { return Port(static_cast<u16>(base_.raw() + offset)); }
-    [[nodiscard]] bool wait_for(u8 line_status_bits);
+    [[nodiscard]] bool wait_for(u8 line_status_bits, u32 least_looks);
     [[nodiscard]] bool loops_back(u8 value);
 
     Port base_{};

@@ -14,6 +14,7 @@ import sys
 
 MAGIC = 0x4D595342
 LONGEST_NAME = 120
+LOWEST = 1 << 63  # the 32-bit entry code, linked where it is loaded, is gone by the time names are wanted
 
 
 def shorten(name):
@@ -36,6 +37,8 @@ def code_symbols(lines):
         if len(parts) != 3 or parts[1] not in "TtWw" or parts[2].startswith("."):
             continue
         address, name = int(parts[0], 16), shorten(parts[2])
+        if address < LOWEST:
+            continue
         if address not in symbols or len(name) < len(symbols[address]):
             symbols[address] = name
     return symbols
