@@ -106,7 +106,7 @@ u32 merge(const ControlWord& word, ControlRange range, u32 dynamic, u32 chosen) 
 
 }  // namespace
 
-CapabilityMsrs read_vmx_capability_msrs(u64 (*rdmsr)(u32 index)) {
+CapabilityMsrs read_capability_msrs(u64 (*rdmsr)(u32 index)) {
     CapabilityMsrs result;
     result.basic = rdmsr(msr::vmx_basic.raw());
     const bool true_controls = has_bit(result.basic, basic_true_controls);

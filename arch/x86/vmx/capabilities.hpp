@@ -15,7 +15,7 @@ struct CapabilityMsrs {
 
 // Reads the MSRs through `rdmsr`, only those that the others say exist: where the processor has the "true"
 // control MSRs they take the place of the old ones.
-[[nodiscard]] CapabilityMsrs read_vmx_capability_msrs(u64 (*rdmsr)(u32 index));
+[[nodiscard]] CapabilityMsrs read_capability_msrs(u64 (*rdmsr)(u32 index));
 
 // Which bits of a control word are forced.
 struct ControlRange {

@@ -86,10 +86,7 @@ struct Table {
               umwait,  tpause, loadiwkey, enclv,    enqcmd_pasid, enqcmds_pasid, seamcall, tdcall}) {
             set(number, ExitReason::undefined_instruction, Detail::instruction);
         }
-        for (u16 number :
-             {entry_failure_guest_state, entry_failure_msr_loading, entry_failure_machine_check}) {
-            set(number, ExitReason::entry_failure, Detail::none);
-        }
+        // The reasons of failed entries come with bit 31 set, which is looked at first.
     }
 };
 constexpr Table table;

@@ -25,8 +25,9 @@ enum class InvvpidType : u64 { individual_address = 0, single_context = 1, all_c
 
 extern "C" {
 // 0 where VMREAD fails: no field of ours is absent once set-up has written or probed it.
-u64 bulkhead_vmread(u32 encoding);
-VmxResult bulkhead_vmwrite(u32 encoding, u64 value);
+u64 bulkhead_vmread(u64 encoding);
+VmxResult bulkhead_vmwrite(u64 encoding, u64 value);
+void bulkhead_vmwrite_unchecked(u64 encoding, u64 value);
 VmxResult bulkhead_vmptrld(u64 vmcs);
 VmxResult bulkhead_vmclear(u64 vmcs);
 VmxResult bulkhead_vmxon(u64 region);
@@ -46,7 +47,7 @@ template <class T, Access access>
 // The value has to be of the field's very type: nothing narrows in silence, and a field is no value.
 template <class T, std::same_as<T> U>
 void write(const ReadWrite<T>& field, U value) {
-    (void)bulkhead_vmwrite(field.encoding, to_raw(value));
+    bulkhead_vmwrite_unchecked(field.encoding, to_raw(value));
 }
 
 // For set-up: says which field this processor's VMCS refuses.
