@@ -9,37 +9,17 @@ namespace bulkhead {
 namespace {
 
 using apic::Delivery;
-using apic::Shorthand;
-using apic::TimerMode;
 
 // Version 14h (an integrated APIC), six LVT entries, no EOI-broadcast suppression.
 constexpr u32 version_value = 0x14 | (5U << 16);
-constexpr u8 first_legal_vector = 16;
-
-// Error status (Intel SDM Vol. 3A, figure 11-9).
-constexpr u32 error_send_illegal_vector = bit<u32>(5), error_receive_illegal_vector = bit<u32>(6),
-              error_illegal_register = bit<u32>(7);
 
 // What software may write of each LVT entry, and what else reads as defined.
-constexpr u32 vector_bits = 0xFF, delivery_bits = 0x700, timer_mode_bits = bit<u32>(17) | bit<u32>(18);
+constexpr u32 vector_bits = 0xFF, delivery_bits = 0x700;
 constexpr u32 lint_writable =
     vector_bits | delivery_bits | apic::active_low | apic::level_triggered | apic::masked;
 
 // ICR, low half: what software may write. Bit 12 is the delivery status in xAPIC mode.
 constexpr u32 icr_writable = 0x000CCFFF;
-
-constexpr Delivery delivery_of(u32 word) {
-    return static_cast<Delivery>(extract(word, 10, 8));
-}
-
-// One-shot and periodic count down alike; TSC-deadline (and the reserved mode, which does nothing) are apart.
-constexpr unsigned timer_kind(TimerMode mode) {
-    return mode == TimerMode::periodic ? 0 : static_cast<unsigned>(mode);
-}
-
-constexpr bool is_lint(u32 offset) {
-    return offset == apic::lvt_lint0 || offset == apic::lvt_lint1;
-}
 
 }  // namespace
 
@@ -89,7 +69,7 @@ void LocalApic::set_registers_to_reset() {
     for (auto& request : requests_) request.store(0, std::memory_order_relaxed);
     remote_errors_.store(0, std::memory_order_relaxed);
     lint_rises_.store(0, std::memory_order_relaxed);
-    top_request_ = top_service_ = 0;
+    request_words_ = service_words_ = 0;
     pending_errors_ = 0;
     lint_remote_irr_ = 0;
     timer_entry_ = apic::masked;
@@ -182,7 +162,7 @@ u32 LocalApic::read_register(u32 offset) {
     }
     if (offset >= apic::isr && offset < apic::esr) return load(offset);
     if (offset >= apic::lvt_timer && offset <= apic::lvt_error) return load(offset);
-    signal_error(error_illegal_register);
+    signal_error(apic::error_illegal_register);
     return 0;
 }
 
@@ -226,7 +206,7 @@ void LocalApic::write_register(u32 offset, u32 value) {
         default: break;
     }
     if (offset >= apic::isr && offset < apic::esr) return;
-    signal_error(error_illegal_register);
+    signal_error(apic::error_illegal_register);
 }
 
 // --- x2APIC MSRs -----------------------------------------------------------------------------------------
@@ -351,12 +331,41 @@ u8 LocalApic::highest(u32 bitmap) const {
     return 0;
 }
 
+u8 LocalApic::highest_in(u32 bitmap, u8 words) const {
+    if (words == 0) return 0;
+    const unsigned word = 7 - static_cast<unsigned>(std::countl_zero(words));
+    const u32 bits = load(bitmap + 16 * word);
+    return static_cast<u8>(32 * word + 31 - static_cast<unsigned>(std::countl_zero(bits | 1)));
+}
+
 u8 LocalApic::highest_request() const {
-    return assist_ == ApicAssist::full ? highest(apic::irr) : top_request_;
+    return assist_ == ApicAssist::full ? highest(apic::irr) : highest_in(apic::irr, request_words_);
 }
 
 u8 LocalApic::highest_service() const {
-    return assist_ == ApicAssist::full ? highest(apic::isr) : top_service_;
+    return assist_ == ApicAssist::full ? highest(apic::isr) : highest_in(apic::isr, service_words_);
+}
+
+void LocalApic::begin_request(u8 vector) {
+    set(apic::irr, vector);
+    request_words_ = static_cast<u8>(request_words_ | 1U << (vector >> 5U));
+}
+
+void LocalApic::end_request(u8 vector) {
+    clear(apic::irr, vector);
+    if (load(word_of(apic::irr, vector)) == 0)
+        request_words_ = static_cast<u8>(request_words_ & ~(1U << (vector >> 5U)));
+}
+
+void LocalApic::begin_service(u8 vector) {
+    set(apic::isr, vector);
+    service_words_ = static_cast<u8>(service_words_ | 1U << (vector >> 5U));
+}
+
+void LocalApic::end_service(u8 vector) {
+    clear(apic::isr, vector);
+    if (load(word_of(apic::isr, vector)) == 0)
+        service_words_ = static_cast<u8>(service_words_ & ~(1U << (vector >> 5U)));
 }
 
 // Intel SDM Vol. 3A, 11.8.3.1.
@@ -411,8 +420,7 @@ void LocalApic::accept(u8 vector, bool level) {
         trigger_changes_[vector >> 5U] ^= u32{1} << (vector & 31U);
         trigger_changed_ = true;
     }
-    set(apic::irr, vector);
-    if (vector > top_request_) top_request_ = vector;
+    begin_request(vector);
 }
 
 std::optional<Vector> LocalApic::take_trigger_change() {
@@ -431,7 +439,7 @@ std::optional<Vector> LocalApic::take_trigger_change() {
 std::optional<Vector> LocalApic::highest_pending() {
     collect();
     const u8 request = highest_request();
-    if (request < first_legal_vector) return std::nullopt;
+    if (request < apic::first_legal_vector) return std::nullopt;
     if ((request >> 4) <= (priority_over(highest_service()) >> 4)) return std::nullopt;
     return Vector(request);
 }
@@ -439,10 +447,8 @@ std::optional<Vector> LocalApic::highest_pending() {
 Vector LocalApic::acknowledge() {
     const std::optional<Vector> vector = highest_pending();
     if (!vector) return Vector(static_cast<u8>(load(apic::svr)));
-    clear(apic::irr, vector->raw());
-    set(apic::isr, vector->raw());
-    top_request_ = highest(apic::irr);
-    top_service_ = vector->raw();
+    end_request(vector->raw());
+    begin_service(vector->raw());
     return *vector;
 }
 
@@ -456,8 +462,7 @@ u8 LocalApic::tpr_threshold() {
 void LocalApic::end_of_interrupt() {
     const u8 vector = highest_service();
     if (vector == 0) return;
-    clear(apic::isr, vector);
-    top_service_ = highest(apic::isr);
+    end_service(vector);
     finish(vector);
 }
 
@@ -471,318 +476,6 @@ void LocalApic::finish(u8 vector) {
         store(entry, load(entry) & ~apic::remote_irr);
         if (has_bit(lint_levels_.load(std::memory_order_relaxed), pin)) lint_asserted(pin);
     }
-}
-
-// --- Local sources ---------------------------------------------------------------------------------------
-
-void LocalApic::signal_error(u32 status) {
-    const u32 fresh = status & ~pending_errors_;
-    pending_errors_ |= status;
-    if (fresh == 0) return;
-    const u32 entry = load(apic::lvt_error);
-    if ((entry & apic::masked) != 0) return;
-    // The error interrupt's own vector may be illegal: that is noted, and raises nothing further.
-    if ((entry & 0xFF) < first_legal_vector) {
-        pending_errors_ |= error_receive_illegal_vector;
-        return;
-    }
-    post(Vector(static_cast<u8>(entry)), false);
-}
-
-// A fixed interrupt by an LVT entry.
-void LocalApic::raise(u32 entry) {
-    if ((entry & apic::masked) != 0) return;
-    if ((entry & 0xFF) < first_legal_vector) {
-        signal_error(error_receive_illegal_vector);
-        return;
-    }
-    post(Vector(static_cast<u8>(entry)), false);
-}
-
-// A rising edge of a pin, or a level that is there when the entry begins to listen. Polarity is not modelled:
-// the pin's level is its logical state.
-void LocalApic::lint_asserted(unsigned pin) {
-    if (mode() == ApicMode::disabled) {
-        if (pin == 1) signals_.fetch_or(signal_nmi);  // the pins are then the processor's INTR and NMI
-        return;
-    }
-    const u32 offset = pin == 0 ? apic::lvt_lint0 : apic::lvt_lint1;
-    const u32 entry = load(offset);
-    if ((entry & apic::masked) != 0) return;
-    switch (delivery_of(entry)) {
-        case Delivery::nmi: signals_.fetch_or(signal_nmi); return;
-        case Delivery::fixed: break;
-        default: return;  // ExtINT is asked for in has_extint(); SMI, INIT and reserved modes are ignored
-    }
-    if ((entry & apic::level_triggered) == 0) {
-        raise(entry);
-        return;
-    }
-    if (has_bit(lint_remote_irr_, pin)) return;
-    if ((entry & 0xFF) < first_legal_vector) {
-        signal_error(error_receive_illegal_vector);
-        return;
-    }
-    if (!post(Vector(static_cast<u8>(entry)), true)) return;
-    lint_remote_irr_ = static_cast<u8>(lint_remote_irr_ | bit<u8>(pin));
-    store(offset, entry | apic::remote_irr);
-}
-
-bool LocalApic::has_extint() {
-    collect();
-    const bool line = has_bit(lint_levels_.load(std::memory_order_relaxed), 0);
-    if (mode() == ApicMode::disabled) return line;
-    if ((signals_.load(std::memory_order_relaxed) & signal_extint) != 0) return true;
-    const u32 entry = load(apic::lvt_lint0);
-    return line && (entry & apic::masked) == 0 && delivery_of(entry) == Delivery::extint;
-}
-
-// --- Inter-processor interrupts --------------------------------------------------------------------------
-
-void LocalApic::self_ipi(u8 vector) {
-    if (vector < first_legal_vector) {
-        signal_error(error_send_illegal_vector);
-        return;
-    }
-    post(Vector(vector), false);
-}
-
-void LocalApic::send(u32 command, u32 destination) {
-    const bool wide = mode() == ApicMode::x2apic;
-    InterruptMessage message{.destination = destination,
-                             .vector = static_cast<u8>(command),
-                             .delivery = delivery_of(command),
-                             .logical = (command & apic::icr_logical) != 0,
-                             .wide = wide,
-                             .shorthand = static_cast<Shorthand>(extract(command, 19, 18)),
-                             .source = id_};
-    switch (message.delivery) {
-        case Delivery::fixed:
-        case Delivery::lowest_priority:
-            if (message.vector < first_legal_vector) {
-                signal_error(error_send_illegal_vector);
-                return;
-            }
-            if (message.shorthand == Shorthand::self) {
-                post(Vector(message.vector), false);
-                return;
-            }
-            break;
-        case Delivery::init:
-            // The level de-assertion of old only synchronised arbitration IDs.
-            if ((command & apic::level_triggered) != 0 && (command & apic::icr_assert) == 0) return;
-            break;
-        case Delivery::nmi:
-        case Delivery::startup: break;
-        default: return;
-    }
-    bus_.deliver(message);
-}
-
-bool LocalApic::is_destination(const InterruptMessage& message) const {
-    const ApicMode now = mode();
-    if (now == ApicMode::disabled) return false;
-    if (message.is_broadcast()) return true;
-    const u32 to = message.destination;
-    if (!message.logical) return to == id_;
-    const u32 own = load(apic::ldr);
-    if (now == ApicMode::x2apic) return (to >> 16) == (own >> 16) && (to & own & 0xFFFF) != 0;
-    if (to > 0xFF) return false;
-    switch (load(apic::dfr) >> 28) {
-        case 0xF: return (to & (own >> 24)) != 0;
-        case 0x0: return (to >> 4) == (own >> 28) && (to & (own >> 24) & 0xF) != 0;
-        default: return false;  // an undefined model addresses nobody
-    }
-}
-
-// --- From any core ---------------------------------------------------------------------------------------
-
-bool LocalApic::post(Vector vector, bool level) {
-    if (!accepts_interrupts()) return false;
-    if (vector.raw() < first_legal_vector) {
-        remote_errors_.fetch_or(error_receive_illegal_vector);
-        changed_.store(true, std::memory_order_release);
-        return true;
-    }
-    const unsigned word = vector.raw() / 64;
-    const u64 mask = bit(vector.raw() % 64);
-    if (level) {
-        request_is_level_[word].fetch_or(mask, std::memory_order_relaxed);
-    } else if ((request_is_level_[word].load(std::memory_order_relaxed) & mask) != 0) {
-        request_is_level_[word].fetch_and(~mask, std::memory_order_relaxed);
-    }
-    requests_[word].fetch_or(mask, std::memory_order_release);
-    changed_.store(true, std::memory_order_release);
-    return true;
-}
-
-bool LocalApic::post_nmi() {
-    if (mode() == ApicMode::disabled) return false;
-    signals_.fetch_or(signal_nmi);
-    return true;
-}
-
-bool LocalApic::post_init() {
-    if (mode() == ApicMode::disabled) return false;
-    // INIT supersedes what came before it.
-    signals_.store(signal_init);
-    return true;
-}
-
-bool LocalApic::post_sipi(Vector page) {
-    if (mode() == ApicMode::disabled) return false;
-    u32 seen = signals_.load(std::memory_order_relaxed);
-    do {
-        if ((seen & signal_sipi) != 0) return true;  // the first counts
-    } while (!signals_.compare_exchange_weak(seen, seen | signal_sipi | u32{page.raw()} << sipi_shift));
-    return true;
-}
-
-bool LocalApic::post_extint() {
-    if (!accepts_interrupts()) return false;
-    signals_.fetch_or(signal_extint);
-    return true;
-}
-
-std::optional<Vector> LocalApic::take_sipi() {
-    const u32 seen = signals_.fetch_and(~(signal_sipi | u32{0xFF} << sipi_shift));
-    if ((seen & signal_sipi) == 0) return std::nullopt;
-    return Vector(static_cast<u8>(seen >> sipi_shift));
-}
-
-bool LocalApic::set_lint(unsigned pin, bool level) {
-    const u8 mask = static_cast<u8>(1U << (pin & 1));
-    if (!level) {
-        lint_levels_.fetch_and(static_cast<u8>(~mask));
-        return false;
-    }
-    if ((lint_levels_.fetch_or(mask) & mask) != 0) return false;
-    lint_rises_.fetch_or(mask);
-    changed_.store(true, std::memory_order_release);
-    return true;
-}
-
-// --- Timer -----------------------------------------------------------------------------------------------
-
-u32 LocalApic::current_count(Ticks now) const {
-    if (!armed_ || timer_kind(timer_mode()) != 0) return 0;
-    const u64 elapsed = counts(now - start_) >> divide_shift_;
-    if (elapsed < start_count_) return static_cast<u32>(start_count_ - elapsed);
-    if (timer_mode() != TimerMode::periodic || initial_count_ == 0) return 0;
-    return static_cast<u32>(initial_count_ - (elapsed - start_count_) % initial_count_);
-}
-
-Ticks LocalApic::deadline() const {
-    return armed_ && (timer_entry_ & apic::masked) == 0 ? due_ : never;
-}
-
-// Brings the timer up to now. A timer that expired under its mask has expired all the same: unmasking it
-// later raises nothing.
-void LocalApic::settle() {
-    if (!armed_) return;
-    const Ticks now = clock_.now();
-    if (now < due_) return;
-    if (timer_mode() == TimerMode::periodic && initial_count_ != 0) {
-        // Expiries fall on start_ + first + k * period. Missed ones collapse into one, as they do in the IRR.
-        const u64 first = u64{start_count_} << divide_shift_;
-        const u64 period = u64{initial_count_} << divide_shift_;
-        const u64 elapsed = counts(now - start_);
-        u64 next = first + ((elapsed - first) / period + 1) * period;
-        // No oftener than the minimum, but on the timer's own grid.
-        const u64 earliest = counts(now - start_ + minimum_period_);
-        if (next < earliest) next = first + (earliest - first + period - 1) / period * period;
-        due_ = start_ + ticks_for(next);
-    } else {
-        armed_ = false;
-        tsc_deadline_ = 0;
-    }
-    raise(timer_entry_);
-}
-
-// Makes the count of now the starting point, before what it is counted by changes.
-void LocalApic::rebase(Ticks now) {
-    settle();
-    if (!armed_ || timer_kind(timer_mode()) != 0) return;
-    start_count_ = current_count(now);
-    start_ = now;
-}
-
-void LocalApic::start_timer(u32 initial) {
-    settle();
-    if (timer_kind(timer_mode()) != 0) {
-        store(apic::timer_initial, initial_count_);  // ignored; undoes what hardware may have written
-        return;
-    }
-    store(apic::timer_initial, initial);
-    initial_count_ = start_count_ = initial;
-    armed_ = initial != 0;
-    start_ = clock_.now();
-    due_ = armed_ ? start_ + ticks_for(u64{initial} << divide_shift_) : never;
-}
-
-void LocalApic::stop_timer() {
-    store(apic::timer_initial, 0);
-    initial_count_ = start_count_ = 0;
-    armed_ = false;
-    due_ = never;
-}
-
-void LocalApic::write_timer_entry(u32 value) {
-    settle();
-    value &= vector_bits | apic::masked | bit<u32>(17) | (tsc_deadline_supported_ ? bit<u32>(18) : 0);
-    const TimerMode from = timer_mode();
-    const TimerMode to = static_cast<TimerMode>(extract(value, 18, 17));
-    if (timer_kind(from) != timer_kind(to)) {
-        // Changing to or from TSC-deadline mode disarms (Intel SDM Vol. 3A, 11.5.4.1).
-        stop_timer();
-        tsc_deadline_ = 0;
-    } else if (from != to && armed_) {
-        const Ticks now = clock_.now();
-        rebase(now);
-        due_ = start_ + ticks_for(u64{start_count_} << divide_shift_);
-    }
-    timer_entry_ = value;
-    store(apic::lvt_timer, value);
-}
-
-void LocalApic::write_divide(u32 value) {
-    const Ticks now = clock_.now();
-    rebase(now);
-    store(apic::timer_divide, value & 0xB);
-    // 0: by 2, ... 6: by 128, 7: by 1.
-    divide_shift_ = static_cast<unsigned>(((value & 3) | ((value >> 1) & 4)) + 1) & 7;
-    if (armed_ && timer_kind(timer_mode()) == 0)
-        due_ = start_ + ticks_for(u64{start_count_} << divide_shift_);
-}
-
-u64 LocalApic::tsc_deadline() {
-    settle();
-    return timer_mode() == TimerMode::tsc_deadline ? tsc_deadline_ : 0;
-}
-
-void LocalApic::set_tsc_deadline(u64 value) {
-    settle();
-    if (timer_mode() != TimerMode::tsc_deadline) return;
-    tsc_deadline_ = value;
-    armed_ = value != 0;
-    if (armed_) arm_deadline(clock_.now());
-}
-
-void LocalApic::set_tsc_offset(u64 offset) {
-    settle();
-    tsc_offset_ = offset;
-    if (armed_ && timer_mode() == TimerMode::tsc_deadline) arm_deadline(clock_.now());
-}
-
-void LocalApic::arm_deadline(Ticks now) {
-    const u64 tsc = now + tsc_offset_;
-    if (tsc_deadline_ <= tsc) {
-        due_ = now;
-        settle();
-        return;
-    }
-    const u64 ahead = tsc_deadline_ - tsc;
-    due_ = ahead < never - 1 - now ? now + ahead : never - 1;
 }
 
 }  // namespace bulkhead

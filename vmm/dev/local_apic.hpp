@@ -168,6 +168,11 @@ class LocalApic final : public Device {
     }
     void set(u32 bitmap, u8 vector);
     void clear(u32 bitmap, u8 vector);
+    void begin_request(u8 vector);
+    void end_request(u8 vector);
+    void begin_service(u8 vector);
+    void end_service(u8 vector);
+    [[nodiscard]] u8 highest_in(u32 bitmap, u8 words) const;
     [[nodiscard]] u8 highest(u32 bitmap) const;
     [[nodiscard]] u8 priority_over(u8 service) const;
     [[nodiscard]] u8 arbitration_priority() const;
@@ -231,9 +236,10 @@ class LocalApic final : public Device {
     std::atomic<u8> lint_rises_{0};
     std::atomic<bool> changed_{false};
 
-    // Highest request and service, kept while no hardware changes them (assist other than full). 0: none.
-    u8 top_request_ = 0;
-    u8 top_service_ = 0;
+    // Which of the eight words of IRR and ISR are not zero. Kept while no hardware changes them (assist other
+    // than full), so that the highest vector is found without a search.
+    u8 request_words_ = 0;
+    u8 service_words_ = 0;
     u32 pending_errors_ = 0;  // become visible in the ESR when it is written
     bool trigger_changed_ = false;
     u32 trigger_changes_[8] = {};

@@ -32,6 +32,15 @@ enum class Delivery : u8 {
     extint = 7
 };
 enum class Shorthand : u8 { none = 0, self = 1, all = 2, others = 3 };
+[[nodiscard]] constexpr Delivery delivery_of(u32 word) {
+    return static_cast<Delivery>(extract(word, 10, 8));
+}
+
+// Error status register. Vectors below this one are illegal.
+constexpr u32 error_send_illegal_vector = bit<u32>(5), error_receive_illegal_vector = bit<u32>(6),
+              error_illegal_register = bit<u32>(7);
+constexpr u8 first_legal_vector = 16;
+
 enum class TimerMode : u8 { one_shot = 0, periodic = 1, tsc_deadline = 2 };
 
 }  // namespace bulkhead::apic
