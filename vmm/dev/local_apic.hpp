@@ -198,12 +198,16 @@ class LocalApic final : public Device {
     [[nodiscard]] apic::TimerMode timer_mode() const {
         return static_cast<apic::TimerMode>(extract(timer_entry_, 18, 17));
     }
+    // Counts before the divider in `ticks`, and the first tick at which `count` is reached. Free of division
+    // where the timer runs at the clock's frequency.
     [[nodiscard]] u64 counts(Ticks ticks) const {
-        return timer_hz_ == clock_.hz() ? ticks : clock_.to_count(ticks, timer_hz_);
+        return timer_hz_ == clock_.hz() ? ticks : scaled_counts(ticks);
     }
     [[nodiscard]] Ticks ticks_for(u64 count) const {
-        return timer_hz_ == clock_.hz() ? count : clock_.from_count(count, timer_hz_);
+        return timer_hz_ == clock_.hz() ? count : scaled_ticks(count);
     }
+    [[nodiscard]] u64 scaled_counts(Ticks ticks) const;
+    [[nodiscard]] Ticks scaled_ticks(u64 count) const;
     [[nodiscard]] u32 current_count(Ticks now) const;
     void settle();
     void rebase(Ticks now);

@@ -14,6 +14,16 @@ constexpr unsigned timer_kind(TimerMode mode) {
 
 }  // namespace
 
+// Kept apart from their callers (noipa): knowing an argument's range, the compiler would take signed 128-bit
+// division for cheaper, which the image's runtime does not have.
+[[gnu::noipa]] u64 LocalApic::scaled_counts(Ticks ticks) const {
+    return clock_.to_count(ticks, timer_hz_);
+}
+
+[[gnu::noipa]] Ticks LocalApic::scaled_ticks(u64 count) const {
+    return clock_.from_count(count, timer_hz_);
+}
+
 u32 LocalApic::current_count(Ticks now) const {
     if (!armed_ || timer_kind(timer_mode()) != 0) return 0;
     const u64 elapsed = counts(now - start_) >> divide_shift_;
