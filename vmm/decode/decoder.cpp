@@ -190,7 +190,7 @@ class Cursor {
     template <class T>
     [[nodiscard]] static T load(const u8* from) {
         T value;
-        std::memcpy(&value, from, sizeof(T));
+        __builtin_memcpy(&value, from, sizeof(T));
         return value;
     }
 
@@ -580,7 +580,7 @@ class Decoder {
 };
 
 // The instructions that exit most, in 64-bit code with no prefix but REX: moves to and from memory, and those
-// of two bytes without operands. False where it is none of them; the general decoder then starts afresh.
+// of two bytes without operands. False, with nothing written, where it is none of them.
 // `bytes` holds at least longest_common, so that no length is checked on the way.
 constexpr usize longest_common = 12;
 
@@ -615,6 +615,7 @@ constexpr usize longest_common = 12;
     const unsigned rm = modrm & 7;
     const u8 rex_b = static_cast<u8>((rex & 1u) << 3);
     if (mod == 3 || (mod == 0 && rm == 5)) return false;
+    if ((opcode & 0xFE) == 0xC6 && map == OpcodeMap::one_byte && (modrm & 0x38) != 0) return false;
     u8 base = static_cast<u8>(rm | rex_b);
     if (rm == 4) {
         const u8 sib = *at++;
@@ -630,21 +631,21 @@ constexpr usize longest_common = 12;
         i.memory.displacement = static_cast<i8>(*at++);
     } else if (mod == 2) {
         i32 displacement;
-        std::memcpy(&displacement, at, sizeof displacement);
+        __builtin_memcpy(&displacement, at, sizeof displacement);
         i.memory.displacement = displacement;
         at += sizeof displacement;
     }
     i.operand_size = (rex & 8) != 0 ? 8 : 4;
     if (map == OpcodeMap::one_byte) {
-        if ((opcode & 1) == 0) i.operand_size = 1;
+        i.plain_move = opcode != 0x88 && opcode != 0x8A && opcode != 0xC6;
+        if (!i.plain_move) i.operand_size = 1;
         if (opcode >= 0xC6) {
-            if ((modrm & 0x38) != 0) return false;
             if (opcode == 0xC6) {
                 i.immediate = static_cast<u64>(static_cast<i64>(static_cast<i8>(*at++)));
                 i.immediate_size = 1;
             } else {
                 i32 immediate;
-                std::memcpy(&immediate, at, sizeof immediate);
+                __builtin_memcpy(&immediate, at, sizeof immediate);
                 i.immediate = static_cast<u64>(static_cast<i64>(immediate));
                 i.immediate_size = sizeof immediate;
                 at += sizeof immediate;
@@ -664,15 +665,21 @@ constexpr usize longest_common = 12;
     return true;
 }
 
+// Apart from decode() so that the common case does not pay for its registers.
+[[gnu::noinline]] DecodeStatus decode_any(Bytes bytes, CodeSize code, Instruction& instruction) {
+    return Decoder(bytes, code, instruction).run();
+}
+
 }  // namespace
 
 DecodeStatus decode(Bytes bytes, CodeSize code, Instruction& instruction) {
-    instruction = Instruction{};
-    if (code == CodeSize::bits64 && bytes.size() >= longest_common) {
-        if (decode_common(bytes.data(), instruction)) return DecodeStatus::ok;
-        instruction = Instruction{};
-    }
-    return Decoder(bytes, code, instruction).run();
+    // __builtin_memcpy, here and above: in a freestanding build std::memcpy is a call even for a few bytes.
+    static constexpr Instruction blank{};
+    __builtin_memcpy(&instruction, &blank, sizeof blank);
+    if (code == CodeSize::bits64 && bytes.size() >= longest_common &&
+        decode_common(bytes.data(), instruction))
+        return DecodeStatus::ok;
+    return decode_any(bytes, code, instruction);
 }
 
 std::optional<ControlRegisterOperands> control_register_operands(const Instruction& i) {

@@ -81,6 +81,9 @@ struct Instruction {
     bool repeat_not_equal = false;  // F2
     bool operand_size_prefix = false;
     bool address_size_prefix = false;
+    // MOV of 4 or 8 bytes between memory and a register or from an immediate (89, 8B, C7), in 64-bit code,
+    // with a base register, in a flat segment and without prefixes: noted for the emulator's short way.
+    bool plain_move = false;
 
     [[nodiscard]] constexpr unsigned mod() const { return modrm >> 6; }
     // The reg field without its REX bit: the opcode extension of a group.
@@ -125,5 +128,28 @@ struct PortOperands {
     std::optional<Port> immediate;  // nothing: DX
 };
 [[nodiscard]] std::optional<PortOperands> port_operands(const Instruction& instruction);
+
+// INS or OUTS as an exit describes it where the hardware does (VT-x, and AMD-V's EXITINFO1): to be executed
+// without fetching and decoding the instruction.
+struct StringPort {
+    bool in = false;
+    bool repeat = false;
+    u8 size = 1;                            // 1, 2, 4
+    u8 address_size = 8;                    // 2, 4, 8
+    SegmentName segment = SegmentName::ds;  // of OUTS
+    CodeSize code = CodeSize::bits64;
+    u8 length = 0;
+};
+[[nodiscard]] constexpr Instruction string_port_instruction(const StringPort& port) {
+    Instruction instruction;
+    instruction.opcode = static_cast<u8>((port.in ? 0x6C : 0x6E) | (port.size > 1 ? 1 : 0));
+    instruction.operand_size = port.size;
+    instruction.address_size = port.address_size;
+    instruction.repeat = port.repeat;
+    instruction.segment = port.segment;
+    instruction.code = port.code;
+    instruction.length = port.length;
+    return instruction;
+}
 
 }  // namespace bulkhead

@@ -53,13 +53,17 @@ class EmulationContext : public PagingMemory {
     virtual void port_read_string(Port port, unsigned size, MutableBytes bytes) {
         for (usize at = 0; at < bytes.size(); at += size) {
             const u32 value = port_read(port, size);
-            std::memcpy(bytes.data() + at, &value, size);
+            for (unsigned i = 0; i < size; ++i) bytes[at + i] = static_cast<u8>(value >> (8 * i));
         }
     }
     virtual void port_write_string(Port port, unsigned size, Bytes bytes) {
         for (usize at = 0; at < bytes.size(); at += size) {
+            if (size == 1) {
+                port_write(port, 1, bytes[at]);
+                continue;
+            }
             u32 value = 0;
-            std::memcpy(&value, bytes.data() + at, size);
+            for (unsigned i = 0; i < size; ++i) value |= static_cast<u32>(bytes[at + i]) << (8 * i);
             port_write(port, size, value);
         }
     }

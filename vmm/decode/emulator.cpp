@@ -19,24 +19,17 @@ constexpr unsigned max_exchange_attempts = 64;
     return __builtin_bswap64(value) >> (64 - 8 * size);
 }
 
-// The commonest accesses to devices, cheaply: MOV of 4 bytes (or 1, 2 or 8) between a register or immediate
-// and memory, in 64-bit code of ring 0 and flat segments, where the hardware has told the physical address.
-// False, with nothing done, where anything is out of the ordinary; what is done here is exactly what the
-// general path would do.
+// The commonest accesses to devices, cheaply: plain moves outside ring 3, where the hardware has told the
+// physical address. False, with nothing done, where anything is out of the ordinary; what is done here is
+// exactly what the general path would do.
 [[nodiscard]] bool emulate_known_move(EmulationContext& context, const ExecutionMode& mode,
                                       const Instruction& i, const KnownTranslation& known) {
-    if (!known.valid || mode.code != CodeSize::bits64 || mode.cpl == 3) return false;
-    if (i.encoding != Encoding::legacy || i.map != OpcodeMap::one_byte) return false;
-    const bool store = (i.opcode & 0xFE) == 0x88 || (i.opcode == 0xC7 && i.extension() == 0);
+    if (!known.valid || !i.plain_move || mode.cpl == 3) return false;
     const bool load = i.opcode == 0x8B;
+    if (!load && !known.writable) return false;
     const unsigned size = i.operand_size;
-    // Byte registers have their own rules (AH).
-    if ((!store && !load) || size == 1 || !i.memory.present || i.memory.rip_relative) return false;
-    if (i.segment >= SegmentName::fs || i.address_size != 8 || (store && !known.writable)) return false;
-
     GeneralRegisters& gprs = context.gprs();
-    u64 linear = static_cast<u64>(i.memory.displacement);
-    if (i.memory.base != MemoryOperand::none) linear += gprs[i.memory.base];
+    u64 linear = static_cast<u64>(i.memory.displacement) + gprs[i.memory.base];
     if (i.memory.index != MemoryOperand::none) linear += gprs[i.memory.index] * i.memory.scale;
     const u64 in_page = linear & (page_size - 1);
     if (in_page + size > page_size) return false;
@@ -46,14 +39,14 @@ constexpr unsigned max_exchange_attempts = 64;
         return false;
     }
     const GuestPhysical address = known.physical.align_down(page_size) + in_page;
-    if (store) {
-        const u64 value = (i.opcode == 0xC7 ? i.immediate : gprs[i.reg()]) & all_ones(size);
-        if (!context.write_physical(address, size, value)) return false;
-    } else {
+    const u64 mask = size == 8 ? ~u64{0} : 0xFFFFFFFF;
+    if (load) {
         u64 value = 0;
         if (!context.read_physical(address, size, value)) return false;
-        u64& target = gprs[i.reg()];
-        target = size == 2 ? insert(target, 15, 0, value) : value & all_ones(size);
+        gprs[i.reg()] = value & mask;
+    } else {
+        const u64 value = i.opcode == 0xC7 ? i.immediate : gprs[i.reg()];
+        if (!context.write_physical(address, size, value & mask)) return false;
     }
     context.write(Register::rip, context.read(Register::rip) + i.length);
     return true;

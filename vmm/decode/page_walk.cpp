@@ -29,6 +29,39 @@ class Walk {
         no_execute_enabled_ = pae_ && (state.efer & efer::nxe) != 0;
     }
 
+    // The commonest case at a fraction of the price: long mode, every entry accessed already, a page of 4 KiB
+    // or 2 MiB, the access allowed. Nothing where it is not so; attempt() then finds out what there is to do.
+    [[nodiscard]] std::optional<GuestPhysical> quick() {
+        const u64 address_mask = low_mask(state_.physical_bits) & ~low_mask(12);
+        const u64 reserved =
+            (low_mask(52) & ~low_mask(state_.physical_bits)) | (no_execute_enabled_ ? 0 : no_execute);
+        u64 every = ~u64{0};  // bits set in all entries
+        u64 some = 0;         // bits set in any
+        u64 table = state_.cr3 & address_mask;
+        for (int shift = (state_.cr4 & cr4::la57) != 0 ? 48 : 39;; shift -= 9) {
+            u64 entry = 0;
+            if (!memory_.read_physical(GuestPhysical(table + 8 * ((linear_ >> shift) & 0x1FF)), 8, entry))
+                return std::nullopt;
+            every &= entry;
+            some |= entry;
+            table = entry & address_mask;
+            if (shift == 12 || (entry & large) != 0) {
+                if (shift > 21 || (shift == 21 && (entry & low_mask(21) & ~low_mask(13)) != 0))
+                    return std::nullopt;
+                if (access_.write && (entry & dirty) == 0) return std::nullopt;
+                if ((every & (present | accessed)) != (present | accessed) || (some & reserved) != 0)
+                    return std::nullopt;
+                if (check_permission((every & user) != 0, (every & writable) != 0, (some & no_execute) != 0))
+                    return std::nullopt;
+                const u64 offset = low_mask(static_cast<unsigned>(shift));
+                return GuestPhysical((table & ~offset) | (linear_ & offset));
+            }
+            // A table may only be read where an entry says that there is one.
+            if ((entry & present) == 0) return std::nullopt;
+        }
+    }
+    [[nodiscard]] bool long_mode() const { return long_mode_; }
+
     // Nothing: the entries changed before their flags could be set.
     [[nodiscard]] std::optional<WalkResult> attempt() {
         count_ = 0;
@@ -180,6 +213,9 @@ WalkResult walk_pages(PagingMemory& memory, const PagingState& state, GuestVirtu
                       PageAccess access) {
     if ((state.cr0 & cr0::pg) == 0) return {.address = GuestPhysical(linear.raw())};
     Walk walk(memory, state, linear, access);
+    if (walk.long_mode()) {
+        if (const auto address = walk.quick()) return {.address = *address};
+    }
     for (unsigned i = 0; i < max_attempts; ++i) {
         if (const auto result = walk.attempt()) return *result;
     }
