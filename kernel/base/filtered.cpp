@@ -27,7 +27,7 @@ void format_value(Sink& sink, const Filtered& value) {
             if (!is_harmless(from, character)) break;
             plain += character.length;
         }
-        if (plain > 0) sink.write({rest.data(), plain});
+        if (plain > 0) sink.write(rest.substr(0, plain));
         rest.remove_prefix(plain);
         if (rest.empty()) return;
         sink.write("?");

@@ -43,9 +43,9 @@ template <class Target>
 struct Row {
     std::string_view path;
     bool (*store)(const Setting&, Target&);
-    Kind kind;
     std::string_view example;  // of a value, for "what to do"
-    Kind also = kind;          // a second kind that is taken
+    Kind kind;
+    Kind also = kind;  // a second kind that is taken
 };
 
 bool has_control_character(std::string_view text) {
@@ -80,26 +80,22 @@ bool store_module_name(const Setting& setting, FixedString<Capacity>& target) {
     return true;
 }
 
-template <class Enum>
-bool store_choice(const Setting& setting, Enum first, Enum last, Enum& target) {
+template <class Enum, usize N>
+bool store_choice(const Setting& setting, const Enum (&choices)[N], Enum& target) {
     FixedString<31> word;
     const bool fits = setting.document.read_text(setting.node, word);
-    for (u8 i = static_cast<u8>(first); i <= static_cast<u8>(last); ++i) {
-        if (fits && name_of(static_cast<Enum>(i)) == word.view()) {
-            target = static_cast<Enum>(i);
+    for (const Enum choice : choices) {
+        if (fits && name_of(choice) == word.view()) {
+            target = choice;
             return true;
         }
     }
     if (!setting.reporter.begin(setting.offset())) return false;
     Sink& sink = setting.reporter.sink();
     print(sink, "{} cannot be \"{}\"; choose ", setting.path, Filtered(word));
-    for (u8 i = static_cast<u8>(first); i <= static_cast<u8>(last); ++i) {
-        if (i == static_cast<u8>(last)) {
-            sink.write(" or ");
-        } else if (i != static_cast<u8>(first)) {
-            sink.write(", ");
-        }
-        sink.write(name_of(static_cast<Enum>(i)));
+    for (usize i = 0; i < N; ++i) {
+        if (i > 0) sink.write(i + 1 == N ? std::string_view(" or ") : std::string_view(", "));
+        sink.write(name_of(choices[i]));
     }
     setting.reporter.end();
     return false;
@@ -210,61 +206,72 @@ bool store_escape(const Setting& setting, HostConfig& host) {
 
 constexpr Row<HostConfig> host_rows[] = {
     {"console",
-     [](const Setting& s, HostConfig& h) { return store_choice(s, ComPort::com1, ComPort::com4, h.console); },
-     Kind::string, "\"com1\""},
-    {"baud", store_baud, Kind::integer, "115200"},
-    {"escape", store_escape, Kind::string, "\"ctrl-]\""},
+     [](const Setting& s, HostConfig& h) {
+         return store_choice(s, {ComPort::com1, ComPort::com2, ComPort::com3, ComPort::com4}, h.console);
+     },
+     "\"com1\"", Kind::string},
+    {"baud", store_baud, "115200", Kind::integer},
+    {"escape", store_escape, "\"ctrl-]\"", Kind::string},
     {"log_level",
      [](const Setting& s, HostConfig& h) {
-         return store_choice(s, LogLevel::error, LogLevel::debug, h.log_level);
+         return store_choice(s, {LogLevel::error, LogLevel::warning, LogLevel::info, LogLevel::debug},
+                             h.log_level);
      },
-     Kind::string, "\"info\""},
-    {"screen", [](const Setting& s, HostConfig& h) { return store_boolean(s, h.screen); }, Kind::boolean,
-     "true"},
+     "\"info\"", Kind::string},
+    {"screen", [](const Setting& s, HostConfig& h) { return store_boolean(s, h.screen); }, "true",
+     Kind::boolean},
     {"on_panic",
      [](const Setting& s, HostConfig& h) {
-         return store_choice(s, PanicAction::halt, PanicAction::reset, h.on_panic);
+         return store_choice(s, {PanicAction::halt, PanicAction::reset}, h.on_panic);
      },
-     Kind::string, "\"halt\""},
+     "\"halt\"", Kind::string},
 };
 
 constexpr Row<VmConfig> vm_rows[] = {
-    {"cpuset.cpus", store_cpus, Kind::string, "\"1-2\""},
+    {"cpuset.cpus", store_cpus, "\"1-2\"", Kind::string},
     {"vcpus", [](const Setting& s, VmConfig& v) { return store_number(s, 1, VmConfig::max_vcpus, v.vcpus); },
-     Kind::integer, "2"},
-    {"memory.max", store_memory, Kind::string, "\"512M\"", Kind::integer},
-    {"kernel", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.kernel); }, Kind::string,
-     "\"vmlinuz\""},
-    {"initrd", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.initrd); }, Kind::string,
-     "\"initrd.img\""},
-    {"cmdline", [](const Setting& s, VmConfig& v) { return store_text(s, v.cmdline); }, Kind::string,
-     "\"console=ttyS0\""},
-    {"modules", store_modules, Kind::array, "[\"NAME ARGUMENTS\"]"},
+     "2", Kind::integer},
+    {"memory.max", store_memory, "\"512M\"", Kind::string, Kind::integer},
+    {"kernel", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.kernel); }, "\"vmlinuz\"",
+     Kind::string},
+    {"initrd", [](const Setting& s, VmConfig& v) { return store_module_name(s, v.initrd); }, "\"initrd.img\"",
+     Kind::string},
+    {"cmdline", [](const Setting& s, VmConfig& v) { return store_text(s, v.cmdline); }, "\"console=ttyS0\"",
+     Kind::string},
+    {"modules", store_modules, "[\"NAME ARGUMENTS\"]", Kind::array},
     {"boot",
      [](const Setting& s, VmConfig& v) {
-         return store_choice(s, BootChoice::automatic, BootChoice::multiboot2, v.boot);
+         return store_choice(s,
+                             {BootChoice::automatic, BootChoice::linux_boot, BootChoice::pvh,
+                              BootChoice::multiboot, BootChoice::multiboot2},
+                             v.boot);
      },
-     Kind::string, "\"auto\""},
+     "\"auto\"", Kind::string},
     {"console",
-     [](const Setting& s, VmConfig& v) { return store_choice(s, ComPort::none, ComPort::com4, v.console); },
-     Kind::string, "\"com2\""},
+     [](const Setting& s, VmConfig& v) {
+         return store_choice(s, {ComPort::none, ComPort::com1, ComPort::com2, ComPort::com3, ComPort::com4},
+                             v.console);
+     },
+     "\"com2\"", Kind::string},
     {"cpu.weight", [](const Setting& s, VmConfig& v) { return store_number(s, 1, 10000, v.cpu_weight); },
-     Kind::integer, "100"},
-    {"cpu.max", store_cpu_limit, Kind::string, "\"50000 100000\""},
-    {"cpu.gang", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.gang); }, Kind::boolean,
-     "true"},
-    {"autostart", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.autostart); }, Kind::boolean,
-     "true"},
+     "100", Kind::integer},
+    {"cpu.max", store_cpu_limit, "\"50000 100000\"", Kind::string},
+    {"cpu.gang", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.gang); }, "true",
+     Kind::boolean},
+    {"autostart", [](const Setting& s, VmConfig& v) { return store_boolean(s, v.autostart); }, "true",
+     Kind::boolean},
     {"on_reboot",
      [](const Setting& s, VmConfig& v) {
-         return store_choice(s, LifecycleAction::restart, LifecycleAction::preserve, v.on_reboot);
+         return store_choice(
+             s, {LifecycleAction::restart, LifecycleAction::destroy, LifecycleAction::preserve}, v.on_reboot);
      },
-     Kind::string, "\"restart\""},
+     "\"restart\"", Kind::string},
     {"on_crash",
      [](const Setting& s, VmConfig& v) {
-         return store_choice(s, LifecycleAction::restart, LifecycleAction::preserve, v.on_crash);
+         return store_choice(
+             s, {LifecycleAction::restart, LifecycleAction::destroy, LifecycleAction::preserve}, v.on_crash);
      },
-     Kind::string, "\"preserve\""},
+     "\"preserve\"", Kind::string},
 };
 
 using Path = FixedString<63>;

@@ -180,7 +180,7 @@ void CommandInterpreter::complete(std::string_view text, CandidateSink& candidat
     while (start > 0 && text[start - 1] != ' ') --start;
     std::string_view typed = text;
     typed.remove_prefix(start);
-    if (!unfinished_.parse({text.data(), start})) return;  // an open quote
+    if (!unfinished_.parse(text.substr(0, start))) return;  // an open quote
     const auto words = unfinished_.words();
     if (words.empty()) {
         for (const CommandGroup& group : command_groups()) {

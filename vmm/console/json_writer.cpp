@@ -11,7 +11,7 @@ void JsonWriter::EscapingSink::write(std::string_view text) {
         if (code == '"' || code == '\\') {
             print(next_, "\\{}", static_cast<char>(code));
         } else if (code >= 0x20 && code < 0x7F) {
-            next_.write({text.data(), 1});
+            next_.write(text.substr(0, 1));
         } else if (code == '\n') {
             next_.write("\\n");
         } else if (code < 0x10000) {

@@ -151,7 +151,7 @@ LineEditor::Event LineEditor::ground(u8 byte) {
             return Event::cancelled;
         case '\t':
             if (second_tab) {
-                list_candidates({line_.view().data(), cursor_});
+                list_candidates(line_.view().substr(0, cursor_));
             } else {
                 complete();
             }
@@ -368,7 +368,7 @@ void LineEditor::recall(usize back) {
 // --- Completion ---
 
 void LineEditor::complete() {
-    const std::string_view text(line_.view().data(), cursor_);
+    const std::string_view text = line_.view().substr(0, cursor_);
     const std::string_view typed = after_last_blank(text);
     CommonPrefix common(typed);
     completer_.complete(text, common);

@@ -47,7 +47,7 @@ void Session::input(u8 byte) {
         if (byte == escape_) {
             detach();
         } else {
-            send(byte);
+            send(*attached_, byte);
         }
         return;
     }
@@ -94,9 +94,9 @@ void Session::detach() {
     start();
 }
 
-void Session::send(u8 byte) {
-    flush_pending();
-    if (pending_.empty() && management_.send_input(*attached_, byte)) {
+void Session::send(VmId vm, u8 byte) {
+    flush_pending(vm);
+    if (pending_.empty() && management_.send_input(vm, byte)) {
         overflow_noted_ = false;
         return;
     }
@@ -105,9 +105,9 @@ void Session::send(u8 byte) {
     note("input is dropped: the VM does not read it");
 }
 
-void Session::flush_pending() {
+void Session::flush_pending(VmId vm) {
     usize sent = 0;
-    while (sent < pending_.size() && management_.send_input(*attached_, pending_[sent])) ++sent;
+    while (sent < pending_.size() && management_.send_input(vm, pending_[sent])) ++sent;
     if (sent == 0) return;
     const usize left = pending_.size() - sent;
     for (usize i = 0; i < left; ++i) pending_[i] = pending_[sent + i];
@@ -122,7 +122,7 @@ bool Session::poll() {
         detach();
         return false;
     }
-    flush_pending();
+    flush_pending(*attached_);
     u8 buffer[poll_bytes];
     const usize count = ring->read(buffer);
     if (ring->dropped() != dropped_noted_) {

@@ -61,8 +61,8 @@ class Session {
         Sink& next_;
     };
 
-    void send(u8 byte);
-    void flush_pending();
+    void send(VmId vm, u8 byte);
+    void flush_pending(VmId vm);
     void note(std::string_view text);
 
     Sink& terminal_;
