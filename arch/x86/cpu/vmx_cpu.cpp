@@ -84,47 +84,6 @@ void bulkhead_vmx_write_cr2(u64 value) {
     cpu::write_cr2(value);
 }
 
-u64 bulkhead_vmx_read_debug(u32 index) {
-    switch (index) {
-        case 0: return cpu::read_dr0();
-        case 1: return cpu::read_dr1();
-        case 2: return cpu::read_dr2();
-        case 3: return cpu::read_dr3();
-        default: return cpu::read_dr6();
-    }
-}
-void bulkhead_vmx_write_debug(u32 index, u64 value) {
-    switch (index) {
-        case 0: return cpu::write_dr0(value);
-        case 1: return cpu::write_dr1(value);
-        case 2: return cpu::write_dr2(value);
-        case 3: return cpu::write_dr3(value);
-        default: return cpu::write_dr6(value);
-    }
-}
-
-void bulkhead_vmx_xsetbv(u64 xcr0) {
-    cpu::write_xcr0(xcr0);
-}
-void bulkhead_vmx_xsave(void* area, u64 mask) {
-    asm volatile("xsave64 (%0)"
-                 :
-                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
-                 : "memory");
-}
-void bulkhead_vmx_xrstor(const void* area, u64 mask) {
-    asm volatile("xrstor64 (%0)"
-                 :
-                 : "r"(area), "a"(static_cast<u32>(mask)), "d"(static_cast<u32>(mask >> 32))
-                 : "memory");
-}
-void bulkhead_vmx_fxsave(void* area) {
-    asm volatile("fxsave64 (%0)" : : "r"(area) : "memory");
-}
-void bulkhead_vmx_fxrstor(const void* area) {
-    asm volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
-}
-
 }  // extern "C"
 
 }  // namespace bulkhead

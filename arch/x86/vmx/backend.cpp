@@ -28,7 +28,9 @@ Backend::Backend(const Capabilities& capabilities, const VcpuParameters& paramet
       parameters_(parameters),
       cr0_(cr0_ownership(capabilities)),
       cr4_(cr4_ownership(capabilities, parameters.guest_cr4_bits)),
-      msr_bitmap_(parameters.msr_bitmap.host) {}
+      msr_bitmap_(parameters.msr_bitmap.host),
+      extended_(parameters.extended_state, parameters.xcr0_components,
+                capabilities.rdtscp && parameters.features.rdtscp) {}
 
 Result<> Backend::prepare(const HostState& host) {
     std::memset(parameters_.vmcs.host, 0, page_size);
@@ -210,11 +212,7 @@ void Backend::reset() {
     }
     for (usize i = 0; i < resident_msr_count; ++i) write_resident(i, 0);
     write(Register::cr2, 0);
-    for (unsigned i = 0; i < 4; ++i) set_debug_register(i, 0);
-    set_debug_register(6, 0xFFFF0FF0);
-    xcr0_ = xcr0::x87;
-    reset_extended_state();
-    if (loaded_) load_extended_state();
+    extended_.reset();
     flush_guest_translations();
 }
 

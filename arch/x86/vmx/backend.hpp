@@ -17,6 +17,7 @@
 #include "arch/x86/vmx/host_state.hpp"
 #include "arch/x86/vmx/msr_bitmap.hpp"
 #include "arch/x86/vmx/vmcs_access.hpp"
+#include "vmm/extended_state.hpp"
 #include "vmm/guest_memory.hpp"
 #include "vmm/vcpu_backend.hpp"
 
@@ -36,16 +37,14 @@ struct VcpuParameters {
                                  // none is mapped
     HostPhysical nested_root{};
     bool ept_accessed_dirty = false;
-    u16 vpid = 1;             // not 0; no two vCPUs that a core may run share one
-    u64 guest_cr4_bits = 0;   // those that the guest's CPUID announces
-    u64 xcr0_components = 0;  // what load() and save() switch; 0: the processor has no XSAVE
-    u8* extended_state =
-        nullptr;  // 64-byte aligned, CPUID leaf 0Dh's size for these components, at least 576
-    usize extended_state_size = 0;
-    u32 processor_signature = 0;  // CPUID leaf 1 EAX: EDX after RESET
-    u8 physical_bits = 36;        // of the host, for explain()
-    bool branch_barrier = false;  // IBPB when the vCPU is loaded
-    bool flush_l1d = false;       // likewise IA32_FLUSH_CMD: the processor has it and is open to L1TF
+    u16 vpid = 1;                  // not 0; no two vCPUs that a core may run share one
+    u64 guest_cr4_bits = 0;        // those that the guest's CPUID announces
+    u64 xcr0_components = 0;       // what load() and save() switch; 0: the processor has no XSAVE
+    u8* extended_state = nullptr;  // ExtendedState::area_size bytes, page-aligned
+    u32 processor_signature = 0;   // CPUID leaf 1 EAX: EDX after RESET
+    u8 physical_bits = 36;         // of the host, for explain()
+    bool branch_barrier = false;   // IBPB when the vCPU is loaded
+    bool flush_l1d = false;        // likewise IA32_FLUSH_CMD: the processor has it and is open to L1TF
     FeatureChoice features{};
     const GuestMemory* memory =
         nullptr;  // PAE page-directory pointers are read from it; null: all not present
@@ -102,18 +101,20 @@ class Backend final : public VcpuBackend {
     void load() override;
     void save() override;
 
-    [[nodiscard]] u64 xcr0() const override { return xcr0_; }
-    void set_xcr0(u64 value) override;
-    [[nodiscard]] u64 debug_register(unsigned index) const override;
-    void set_debug_register(unsigned index, u64 value) override;
+    [[nodiscard]] u64 xcr0() const override { return extended_.xcr0(); }
+    void set_xcr0(u64 value) override { extended_.set_xcr0(value); }
+    [[nodiscard]] u64 debug_register(unsigned index) const override {
+        return extended_.debug_register(index);
+    }
+    void set_debug_register(unsigned index, u64 value) override {
+        extended_.set_debug_register(index, value);
+    }
 
   private:
     // MSRs that stay in the processor while loaded.
-    static constexpr usize resident_msr_count = 6;
+    static constexpr usize resident_msr_count = 5;
 
     [[nodiscard]] Result<> write_controls();
-    void write_control_state();
-    void reset_extended_state();
     void set_primary(u32 control, bool on);
     [[gnu::noinline]] void arm_timer(u64 deadline);
     [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);
@@ -126,8 +127,6 @@ class Backend final : public VcpuBackend {
     void update_mode();
     void match_pending_single_step();
     void flush_guest_translations();
-    void load_extended_state();
-    void save_extended_state();
     [[nodiscard]] bool uses_vpid() const { return (secondary_ & secondary_vpid) != 0; }
     [[nodiscard]] u64 ept_pointer() const;
 
@@ -153,9 +152,7 @@ class Backend final : public VcpuBackend {
     // The registers that stay in the processor while loaded, while not loaded.
     u64 resident_msrs_[resident_msr_count] = {};
     u64 cr2_ = 0;
-    u64 debug_[4] = {};
-    u64 dr6_ = 0xFFFF0FF0;
-    u64 xcr0_ = 1;
+    ExtendedState extended_;
 };
 
 }  // namespace bulkhead::vmx

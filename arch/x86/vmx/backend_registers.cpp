@@ -27,7 +27,7 @@ u64 Backend::read(Register which) const {
         case Register::lstar: return read_resident(2);
         case Register::cstar: return read_resident(3);
         case Register::sfmask: return read_resident(4);
-        case Register::tsc_aux: return read_resident(5);
+        case Register::tsc_aux: return extended_.tsc_aux();
         case Register::sysenter_cs: return vmcs::read(guest_sysenter_cs);
         case Register::sysenter_esp: return vmcs::read(guest_sysenter_esp);
         case Register::sysenter_eip: return vmcs::read(guest_sysenter_eip);
@@ -58,7 +58,7 @@ void Backend::write(Register which, u64 value) {
         case Register::lstar: return write_resident(2, value);
         case Register::cstar: return write_resident(3, value);
         case Register::sfmask: return write_resident(4, value);
-        case Register::tsc_aux: return write_resident(5, value & 0xFFFFFFFF);
+        case Register::tsc_aux: return extended_.set_tsc_aux(value & 0xFFFFFFFF);
         case Register::sysenter_cs: return vmcs::write(guest_sysenter_cs, static_cast<u32>(value));
         case Register::sysenter_esp: return vmcs::write(guest_sysenter_esp, value);
         case Register::sysenter_eip: return vmcs::write(guest_sysenter_eip, value);

@@ -35,7 +35,7 @@ void pass_through_guest_msrs(MsrBitmap& bitmap, bool tsc_aux) {
     }
     bitmap.set_read_exits(msr::efer, false);
     bitmap.set_read_exits(msr::tsc, false);
-    if (tsc_aux) bitmap.set_exits(msr::tsc_aux, false);
+    if (tsc_aux) bitmap.set_read_exits(msr::tsc_aux, false);
 }
 
 void set_x2apic_exits(MsrBitmap& bitmap, bool virtualized, bool full) {

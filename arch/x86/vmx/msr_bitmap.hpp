@@ -32,7 +32,7 @@ class MsrBitmap {
 };
 
 // The MSRs that the guest owns outright: SYSCALL, SYSENTER, FS and GS bases, PAT (WRMSR itself refuses
-// illegal values), reads of EFER and of the TSC. `tsc_aux`: the guest has RDTSCP.
+// illegal values), reads of EFER and of the TSC, and of TSC_AUX where the guest has RDTSCP (`tsc_aux`).
 void pass_through_guest_msrs(MsrBitmap& bitmap, bool tsc_aux);
 
 // The x2APIC registers that hardware virtualises. full: reads of what lies in the virtual-APIC page, writes

@@ -23,16 +23,6 @@ u64 bulkhead_vmx_rdmsr(u32 index);
 void bulkhead_vmx_wrmsr(u32 index, u64 value);
 u64 bulkhead_vmx_read_cr2();
 void bulkhead_vmx_write_cr2(u64 value);
-// index: 0..3 or 6.
-u64 bulkhead_vmx_read_debug(u32 index);
-void bulkhead_vmx_write_debug(u32 index, u64 value);
-void bulkhead_vmx_xsetbv(u64 xcr0);
-// area: 64-byte aligned, standard format, large enough for every component in `mask`.
-void bulkhead_vmx_xsave(void* area, u64 mask);
-void bulkhead_vmx_xrstor(const void* area, u64 mask);
-// area: 16-byte aligned, 512 bytes.
-void bulkhead_vmx_fxsave(void* area);
-void bulkhead_vmx_fxrstor(const void* area);
 }
 
 }  // namespace bulkhead

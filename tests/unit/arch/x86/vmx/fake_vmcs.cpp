@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "vmm/extended_state.hpp"
+
 namespace bulkhead {
 namespace {
 FakeVmx instance;
@@ -130,31 +132,35 @@ u64 bulkhead_vmx_read_cr2() {
 void bulkhead_vmx_write_cr2(u64 value) {
     fake_vmx().cr2 = value;
 }
-u64 bulkhead_vmx_read_debug(u32 index) {
+u64 bulkhead_read_debug(u32 index) {
     return fake_vmx().debug[index];
 }
-void bulkhead_vmx_write_debug(u32 index, u64 value) {
+void bulkhead_write_debug(u32 index, u64 value) {
     fake_vmx().debug[index] = value;
 }
-void bulkhead_vmx_xsetbv(u64 xcr0) {
+void bulkhead_write_xcr0(u64 xcr0) {
     fake_vmx().xcr0 = xcr0;
 }
-void bulkhead_vmx_xsave(void* area, u64 mask) {
+void bulkhead_xsave(void* area, u64 mask) {
     auto& fake = fake_vmx();
     fake.operations.push_back("xsave " + std::to_string(mask) + " under " + std::to_string(fake.xcr0));
     if (!fake.vector_state[0].empty()) std::memcpy(area, fake.vector_state[0].data(), 576);
 }
-void bulkhead_vmx_xrstor(const void* area, u64 mask) {
+void bulkhead_xrstor(const void* area, u64 mask) {
     auto& fake = fake_vmx();
     fake.operations.push_back("xrstor " + std::to_string(mask) + " under " + std::to_string(fake.xcr0));
     const auto* bytes = static_cast<const u8*>(area);
     fake.vector_state[0].assign(bytes, bytes + 576);
 }
-void bulkhead_vmx_fxsave(void*) {
+void bulkhead_fxsave(void*) {
     fake_vmx().operations.push_back("fxsave");
 }
-void bulkhead_vmx_fxrstor(const void*) {
+void bulkhead_fxrstor(const void*) {
     fake_vmx().operations.push_back("fxrstor");
+}
+
+void bulkhead_write_tsc_aux(u64 value) {
+    fake_vmx().msrs[0xC0000103] = value;
 }
 
 }  // extern "C"

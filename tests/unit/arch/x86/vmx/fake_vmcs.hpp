@@ -1,5 +1,5 @@
 // A fake of VT-x for the host tests: VMCSs in a map, and a processor whose exits the test scripts. It
-// implements the link seams vmcs_access.hpp and processor_access.hpp.
+// implements the link seams vmcs_access.hpp and processor_access.hpp, and that of vmm/extended_state.hpp.
 #pragma once
 
 #include <deque>

@@ -48,7 +48,6 @@ struct Bench {
                       .guest_cr4_bits = test_cr4_bits,
                       .xcr0_components = 7,
                       .extended_state = extended_state.data(),
-                      .extended_state_size = extended_state.size(),
                       .processor_signature = 0x50654,
                       .features = features,
                       .memory = &memory};
@@ -76,7 +75,7 @@ struct Bench {
     Capabilities capabilities;
     GuestMemory memory;
     std::vector<u8> ram;
-    alignas(64) std::array<u8, 4096> vmcs_page{}, apic_page{}, bitmap_page{}, extended_state{};
+    alignas(4096) std::array<u8, 4096> vmcs_page{}, apic_page{}, bitmap_page{}, extended_state{};
     VcpuParameters parameters;
     std::unique_ptr<Backend> backend;
 };
