@@ -9,7 +9,7 @@ namespace {
 constexpr unsigned has_command_line = 2, has_modules = 3, has_elf_sections = 5, has_memory_map = 6,
                    has_loader_name = 9, has_framebuffer = 12;
 
-constexpr u64 structure_size = 116;
+constexpr u64 structure_size = 118;  // as GRUB has it: 116 in the specification, see parse_framebuffer()
 constexpr u64 longest_text = 4 * kib;
 constexpr u64 longest_memory_map = 64 * kib;
 
@@ -42,14 +42,17 @@ MemoryKind kind_of(u32 type) {
     }
 }
 
-// A NUL-terminated string. Its length is unknown, so the read may have to be shortened to what memory there
-// is.
+// A NUL-terminated string. Its length is unknown, and readable memory may end soon behind it: the longest
+// part that can be read is found first.
 Bytes read_text(PhysicalReader& reader, u32 address) {
     if (address == 0) return {};
-    for (u64 length = longest_text; length >= 1; length /= 2) {
-        if (auto bytes = reader.read(HostPhysical(address), length)) return until_nul(*bytes);
+    u64 length = 0;
+    for (u64 more = longest_text; more > 0; more /= 2) {
+        if (length + more <= longest_text && reader.read(HostPhysical(address), length + more))
+            length += more;
     }
-    return {};
+    const auto bytes = reader.read(HostPhysical(address), length);
+    return bytes ? until_nul(*bytes) : Bytes{};
 }
 
 Result<> keep_text(PhysicalReader& reader, u32 address, BootInfo& info, std::string_view& text) {
@@ -111,9 +114,17 @@ void parse_framebuffer(const Structure& structure, Framebuffer& out) {
     out.height = structure.get<u32>(at + 16);
     out.bits_per_pixel = structure.get<u8>(at + 20);
     if (out.kind != Framebuffer::Kind::rgb) return;
-    out.red = {structure.get<u8>(at + 22), structure.get<u8>(at + 23)};
-    out.green = {structure.get<u8>(at + 24), structure.get<u8>(at + 25)};
-    out.blue = {structure.get<u8>(at + 26), structure.get<u8>(at + 27)};
+    // The specification puts the colours at offset 110. GRUB's structure has a union with a 32-bit member
+    // there, which its compiler aligns: 112, and zeros before.
+    const u64 specified = at + 22, aligned = at + 24;
+    const u64 colours = structure.get<u16>(specified) == 0 ? aligned : specified;
+    const auto channel = [&](u64 index) {
+        return Framebuffer::Channel{structure.get<u8>(colours + 2 * index),
+                                    structure.get<u8>(colours + 2 * index + 1)};
+    };
+    out.red = channel(0);
+    out.green = channel(1);
+    out.blue = channel(2);
 }
 
 }  // namespace
