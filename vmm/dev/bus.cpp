@@ -24,10 +24,19 @@ Result<> Bus::attach(u64 base, u64 length, Device& device, u64 device_offset) {
         regions_[i - 1] = regions_[i];
         regions_[i] = moved;
     }
+    for (usize i = 0; i < regions_.size(); ++i) {
+        const Region& region = regions_[i];
+        u64 address = region.base;
+        // One address in each slot that the region touches, and no slot twice.
+        for (usize n = 0; n < slot_count && address - region.base < region.length; ++n) {
+            slots_[slot_of(address)] = static_cast<u8>(i);
+            address = ((address >> slot_shift_) + 1) << slot_shift_;
+        }
+    }
     return {};
 }
 
-const Bus::Region* Bus::find(u64 address) const {
+const Bus::Region* Bus::search(u64 address) const {
     // Invariant: every region before `low` starts at or below the address, every one from `high` on above it.
     usize low = 0;
     usize high = regions_.size();
@@ -46,13 +55,25 @@ const Bus::Region* Bus::find(u64 address) const {
 
 u64 Bus::read(u64 address, unsigned size) const {
     const Region* region = find(address);
-    if (region != nullptr && size <= region->length - (address - region->base)) {
-        return region->device->read(address - region->base + region->device_offset, size) &
-               low_mask(8 * size);
+    if (region == nullptr && size == 1) return 0xFF;
+    if (region == nullptr || size > region->length - (address - region->base))
+        return read_bytes(address, size);
+    return region->device->read(address - region->base + region->device_offset, size) & low_mask(8 * size);
+}
+
+void Bus::write(u64 address, unsigned size, u64 value) const {
+    const Region* region = find(address);
+    if (region == nullptr || size > region->length - (address - region->base)) {
+        return write_bytes(address, size, value);
     }
+    region->device->write(address - region->base + region->device_offset, size, value & low_mask(8 * size));
+}
+
+// An address that wraps is past the limit as well.
+
+u64 Bus::read_bytes(u64 address, unsigned size) const {
     u64 value = 0;
     for (unsigned i = 0; i < size; ++i) {
-        // An address that wraps is past the limit as well.
         const u64 here = address + i;
         const Region* owner = here >= address && here < limit_ ? find(here) : nullptr;
         const u64 byte = owner != nullptr
@@ -63,13 +84,7 @@ u64 Bus::read(u64 address, unsigned size) const {
     return value;
 }
 
-void Bus::write(u64 address, unsigned size, u64 value) const {
-    const Region* region = find(address);
-    if (region != nullptr && size <= region->length - (address - region->base)) {
-        region->device->write(address - region->base + region->device_offset, size,
-                              value & low_mask(8 * size));
-        return;
-    }
+void Bus::write_bytes(u64 address, unsigned size, u64 value) const {
     for (unsigned i = 0; i < size; ++i) {
         const u64 here = address + i;
         const Region* owner = here >= address && here < limit_ ? find(here) : nullptr;

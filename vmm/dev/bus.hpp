@@ -21,7 +21,7 @@ class Bus {
     };
 
     // `limit`: one past the last address (10000h for ports). An access past it reads ones and is dropped.
-    explicit Bus(u64 limit) : limit_(limit) {}
+    explicit Bus(u64 limit) : limit_(limit), slot_shift_(limit <= 0x10000 ? 3 : 12) {}
 
     // Refused when the region is empty, out of range, overlaps another or the table is full.
     [[nodiscard]] Result<> attach(u64 base, u64 length, Device& device, u64 device_offset = 0);
@@ -31,13 +31,28 @@ class Bus {
     void write(u64 address, unsigned size, u64 value) const;
 
     // The region that holds `address`, or null.
-    [[nodiscard]] const Region* find(u64 address) const;
+    [[nodiscard]] const Region* find(u64 address) const {
+        const Region& guess = regions_[slots_[slot_of(address)]];
+        // An empty table's element has no length.
+        return address - guess.base < guess.length ? &guess : search(address);
+    }
 
   private:
     static constexpr usize max_regions = 48;
 
+    [[nodiscard, gnu::noinline]] const Region* search(u64 address) const;
+    // Byte by byte: out of line, to keep the common path short.
+    [[nodiscard, gnu::noinline]] u64 read_bytes(u64 address, unsigned size) const;
+    [[gnu::noinline]] void write_bytes(u64 address, unsigned size, u64 value) const;
+
+    // A guess at an address's region, from some of its bits: most accesses find theirs without a search.
+    static constexpr usize slot_count = 256;
+    [[nodiscard]] usize slot_of(u64 address) const { return (address >> slot_shift_) % slot_count; }
+
     u64 limit_;
+    unsigned slot_shift_;
     FixedVector<Region, max_regions> regions_;  // sorted by base
+    u8 slots_[slot_count] = {};                 // indices into regions_
 };
 
 }  // namespace bulkhead

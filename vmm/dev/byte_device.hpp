@@ -9,12 +9,11 @@ namespace bulkhead {
 class ByteDevice : public Device {
   public:
     [[nodiscard]] u64 read(u64 offset, unsigned size) final {
-        u64 value = read_byte(offset);
-        for (unsigned i = 1; i < size; ++i) value |= static_cast<u64>(read_byte(offset + i)) << (8 * i);
-        return value;
+        return size == 1 ? read_byte(offset) : read_bytes(offset, size);
     }
     void write(u64 offset, unsigned size, u64 value) final {
-        for (unsigned i = 0; i < size; ++i) write_byte(offset + i, static_cast<u8>(value >> (8 * i)));
+        if (size == 1) return write_byte(offset, static_cast<u8>(value));
+        write_bytes(offset, size, value);
     }
 
   protected:
@@ -23,6 +22,16 @@ class ByteDevice : public Device {
     // An offset the chip does not know reads as FFh and swallows writes.
     [[nodiscard]] virtual u8 read_byte(u64 offset) = 0;
     virtual void write_byte(u64 offset, u8 value) = 0;
+
+  private:
+    [[nodiscard, gnu::noinline]] u64 read_bytes(u64 offset, unsigned size) {
+        u64 value = 0;
+        for (unsigned i = 0; i < size; ++i) value |= static_cast<u64>(read_byte(offset + i)) << (8 * i);
+        return value;
+    }
+    [[gnu::noinline]] void write_bytes(u64 offset, unsigned size, u64 value) {
+        for (unsigned i = 0; i < size; ++i) write_byte(offset + i, static_cast<u8>(value >> (8 * i)));
+    }
 };
 
 }  // namespace bulkhead

@@ -9,7 +9,6 @@ constexpr u16 intel = 0x8086;
 }  // namespace
 
 void PciBridge::identify(u16 vendor, u16 device, u32 class_code, u8 revision, u8 header_type) {
-    space_ = {};
     space_.define(0x00, 2, vendor);
     space_.define(0x02, 2, device);
     space_.define(0x08, 4, class_code << 8 | revision);

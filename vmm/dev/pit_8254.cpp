@@ -236,16 +236,6 @@ void Pit8254::reset() {
     irq_.set(false);
 }
 
-void Pit8254::start_as_firmware_does() {
-    const u64 cycle = now();
-    counters_[0].program(0x36);
-    counters_[0].set_count(0, cycle);
-    counters_[1].program(0x54);
-    counters_[1].set_count(refresh_period, cycle);
-    counters_[2].program(0xB6);
-    schedule(cycle);
-}
-
 void Pit8254::schedule(u64 now) {
     const Counter& counter = counters_[0];
     u64 after = now;

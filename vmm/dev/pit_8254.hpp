@@ -33,10 +33,6 @@ class Pit8254 final : public ByteDevice {
     [[nodiscard]] Ticks deadline() const override { return deadline_; }
     void expire() override;
 
-    // The state in which a PC's firmware leaves the chip: 18.2 interrupts a second. For guests that start
-    // without firmware and count on it.
-    void start_as_firmware_does();
-
   private:
     struct Counter {
         u8 mode = 0;    // 0-5

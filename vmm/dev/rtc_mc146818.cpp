@@ -82,10 +82,41 @@ RtcMc146818::RtcMc146818(const Clock& clock, IrqLine& irq, u64 wall_clock)
       irq_(irq),
       base_seconds_(static_cast<i64>(wall_clock & low_mask(40))),
       base_ticks_(clock.now()),
+      wall_seconds_(base_seconds_),
+      wall_ticks_(clock.now()),
       seconds_seen_(base_seconds_),
       period_base_(clock.now()) {}
 
+i64 RtcMc146818::wall_seconds_at(Ticks ticks) const {
+    return wall_seconds_ + static_cast<i64>((ticks - wall_ticks_) / clock_.hz());
+}
+
+// The second `seconds` begins with the present tick, and so does a period.
+void RtcMc146818::rebase(i64 seconds) {
+    base_seconds_ = seconds_seen_ = seconds;
+    base_ticks_ = period_base_ = clock_.now();
+    periods_seen_ = 0;
+}
+
+void RtcMc146818::set_wall_clock(u64 seconds) {
+    wall_seconds_ = static_cast<i64>(seconds & low_mask(40));
+    wall_ticks_ = clock_.now();
+    if (running()) {
+        rebase(wall_seconds_ + guest_offset_);
+    } else {
+        rebase(seconds_seen_);
+    }
+    update();
+}
+
 void RtcMc146818::reset() {
+    const Ticks now = clock_.now();
+    if (static_cast<i64>(now - base_ticks_) < 0 || static_cast<i64>(now - period_base_) < 0 ||
+        seconds_at(now) < seconds_seen_ || periods_at(now) < periods_seen_) {
+        rebase(seconds_seen_);
+        wall_seconds_ = seconds_seen_ - guest_offset_;
+        wall_ticks_ = now;
+    }
     collect_events();
     register_b_ &= static_cast<u8>(~(b_interrupts | b_square_wave));
     register_c_ = 0;
@@ -241,6 +272,7 @@ void RtcMc146818::start() {
     base_ticks_ = now - (now - base_ticks_) % clock_.hz();
     base_seconds_ = seconds_of(stopped_at_);
     seconds_seen_ = base_seconds_;
+    guest_offset_ = base_seconds_ - wall_seconds_at(now);
 }
 
 u8 RtcMc146818::encode(unsigned value) const {

@@ -27,8 +27,12 @@ class RtcMc146818 final : public ByteDevice {
     RtcMc146818(const Clock& clock, IrqLine& irq, u64 wall_clock);
 
     [[nodiscard]] std::string_view name() const override { return "rtc-mc146818"; }
-    // The RESET pin: interrupts off. Time and memory have a battery.
+    // The RESET pin: interrupts off. Time and memory have a battery: where guest time itself began anew, the
+    // clock goes on from the last second it showed, until set_wall_clock() tells it better.
     void reset() override;
+    // Seconds since 1970 at the clock's present tick, as the constructor's: after guest time was restarted or
+    // paused. By how much the guest had set its clock off is kept.
+    void set_wall_clock(u64 seconds);
     [[nodiscard]] Ticks deadline() const override { return deadline_; }
     void expire() override;
 
@@ -64,6 +68,8 @@ class RtcMc146818 final : public ByteDevice {
 
     void stop();
     void start();
+    [[nodiscard]] i64 wall_seconds_at(Ticks ticks) const;
+    void rebase(i64 seconds);
     void collect_events();
     void update();
 
@@ -85,6 +91,11 @@ class RtcMc146818 final : public ByteDevice {
     i64 base_seconds_;
     Ticks base_ticks_;
     Fields stopped_at_{};
+
+    // What the constructor or set_wall_clock() said, and how far off the guest has set its clock.
+    i64 wall_seconds_;
+    Ticks wall_ticks_;
+    i64 guest_offset_ = 0;
 
     // What the flags of register C were last brought up to.
     i64 seconds_seen_;

@@ -207,17 +207,19 @@ void Uart16550::clear_receiver() {
 }
 
 void Uart16550::transmit(u8 character) {
+    const bool interrupts = (interrupt_enable_ & ier_transmit) != 0;
     // The request falls and comes back, so that an edge-triggered controller sees a new one.
     transmitter_interrupt_ = false;
-    update_irq();
+    if (interrupts) update_irq();
     character &= static_cast<u8>(low_mask(5 + (line_control_ & 3)));
     if ((modem_control_ & mcr_loop) != 0) {
         accept(character, 0);
+        update_irq();
     } else if ((line_control_ & lcr_break) == 0) {
         output_.write(character);
     }
     transmitter_interrupt_ = true;
-    update_irq();
+    if (interrupts) update_irq();
 }
 
 u8 Uart16550::read_line_status() {

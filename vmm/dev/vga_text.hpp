@@ -11,7 +11,8 @@
 // Missing: graphics modes (the operator sees that one is set), fonts, split screen. Ignored: everything that
 // only changes colours or shapes.
 //
-// Offsets: 0-2Fh, ports 3B0h-3DFh. Not synchronised: one caller at a time.
+// Offsets: 0-2Fh for ports 3B0h-3DFh, of which `port_ranges` are used. Not synchronised: one caller at a
+// time.
 #pragma once
 
 #include <optional>
@@ -37,9 +38,20 @@ class VgaText final : public ByteDevice {
         unsigned row = 0;
     };
 
-    // `buffer`: the RAM at B8000h, normally buffer_size bytes of character and attribute pairs. The guest
-    // writes it at any time.
-    VgaText(const Clock& clock, std::span<const u8> buffer) : clock_(clock), buffer_(buffer) {}
+    // Where the card answers, of ports 3B0h-3DFh: the rest belongs to others, such as a parallel port.
+    struct PortRange {
+        u64 base = 0;
+        u64 length = 0;
+        u64 offset = 0;
+    };
+    static constexpr PortRange port_ranges[] = {
+        {0x3B4, 2, 0x04}, {0x3BA, 1, 0x0A}, {0x3C0, 16, 0x10}, {0x3D4, 2, 0x24}, {0x3DA, 1, 0x2A}};
+
+    explicit VgaText(const Clock& clock) : clock_(clock) {}
+
+    // The RAM at B8000h, normally buffer_size bytes of character and attribute pairs. The guest writes it at
+    // any time. Without one the screen is empty.
+    void set_buffer(std::span<const u8> buffer) { buffer_ = buffer; }
 
     [[nodiscard]] std::string_view name() const override { return "vga-text"; }
     void reset() override;

@@ -144,3 +144,29 @@ TEST_CASE("a full table refuses one more, and every address still finds its regi
         CHECK(bus.find(base - 1) == nullptr);
     }
 }
+
+TEST_CASE("every address finds the region that holds it, whatever the layout") {
+    u32 seed = 77;
+    const auto random = [&seed](u64 n) { return ((seed = seed * 1664525 + 1013904223) >> 8) % n; };
+    for (const u64 limit : {u64{0x10000}, u64{0x10'0000}}) {
+        for (int round = 0; round < 20; ++round) {
+            Bus bus(limit);
+            Recorder device(0);
+            std::vector<std::pair<u64, u64>> regions;
+            for (int i = 0; i < 60; ++i) {
+                const u64 base = random(limit);
+                const u64 length = 1 + random(i % 5 == 0 ? limit / 8 : 40);
+                if (bus.attach(base, length, device)) regions.emplace_back(base, length);
+            }
+            for (int i = 0; i < 5000; ++i) {
+                const auto& near = regions[random(regions.size())];
+                const u64 address = i % 2 == 0 ? random(limit) : near.first + random(near.second + 4) - 2;
+                const Bus::Region* found = bus.find(address);
+                bool expected = false;
+                for (const auto& [base, length] : regions) expected = expected || address - base < length;
+                REQUIRE((found != nullptr) == expected);
+                if (found != nullptr) REQUIRE(address - found->base < found->length);
+            }
+        }
+    }
+}

@@ -319,6 +319,32 @@ TEST_CASE_METHOD(Chip, "memory keeps its bytes over a reset, and time does too")
     CHECK(rtc.memory(0xFF) == 0);
 }
 
+TEST_CASE_METHOD(Chip, "the clock survives a restart of guest time, with the guest's own setting") {
+    clock.advance_seconds(1000);
+    CHECK(rtc.time() == static_cast<i64>(leap_eve) + 1000);
+    out(0x0B, 0x82);
+    out(0x02, 0x00);  // 00:16:38 becomes 00:00:38
+    out(0x0B, 0x02);
+    CHECK(rtc.time() == static_cast<i64>(leap_eve) + 1000 - 16 * 60);
+    clock.ticks = 0;
+    rtc.reset();
+    CHECK(rtc.time() == static_cast<i64>(leap_eve) + 1000 - 16 * 60);
+    clock.advance_seconds(1);
+    CHECK(rtc.time() == static_cast<i64>(leap_eve) + 1001 - 16 * 60);
+    rtc.set_wall_clock(leap_eve + 5000);
+    CHECK(rtc.time() == static_cast<i64>(leap_eve) + 5000 - 16 * 60);
+    out(0x0A, 0x2F);
+    out(0x0B, 0x42);
+    CHECK(rtc.deadline() > clock.ticks);
+    CHECK(rtc.deadline() <= clock.ticks + clock.hz() / 2);
+    clock.advance_seconds(10);
+    CHECK((in(0x0C) & 0x40) != 0);
+    clock.ticks = 0;
+    rtc.reset();
+    out(0x0B, 0x42);
+    CHECK(rtc.deadline() <= clock.hz() / 2);
+}
+
 TEST_CASE_METHOD(Chip, "the memory-size bytes say what firmware expects there") {
     rtc.set_memory_size(3 * gib, 5 * gib);
     CHECK((in(0x15) | in(0x16) << 8) == 640);

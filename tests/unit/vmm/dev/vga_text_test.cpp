@@ -18,9 +18,12 @@ struct Text final : Sink {
 struct Card {
     FakeClock clock;
     std::vector<u8> buffer = std::vector<u8>(VgaText::buffer_size);
-    VgaText vga{clock, buffer};
+    VgaText vga{clock};
 
-    Card() { vga.reset(); }
+    Card() {
+        vga.set_buffer(buffer);
+        vga.reset();
+    }
     u8 in(u64 port) { return static_cast<u8>(vga.read(port - 0x3B0, 1)); }
     void out(u64 port, unsigned value) { vga.write(port - 0x3B0, 1, value); }
     void crtc(unsigned index, unsigned value) { vga.write(0x24, 2, index | value << 8); }
@@ -221,11 +224,12 @@ TEST_CASE_METHOD(Card, "hostile register values keep the screen within bounds") 
     }
     // A small buffer is never left.
     std::vector<u8> tiny(3, 'x');
-    VgaText small(clock, tiny);
+    VgaText small(clock);
+    small.set_buffer(tiny);
     small.reset();
     char line[200];
     CHECK(small.row(24, line).size() == 80);
-    VgaText none(clock, {});
+    VgaText none(clock);
     none.reset();
     CHECK(none.row(0, line).empty());
 }
