@@ -27,42 +27,37 @@ Result<GuestMemoryMap> GuestMemoryMap::build(const GuestMemory& memory) {
     GuestMemoryMap& map = *result;
     bool fits = true;
     bool base_memory = false;
-    for (const GuestMemory::Range& range : memory.ranges()) {
-        const u64 start = range.start.raw();
-        const u64 end = start + range.length;
-        if (start < platform::bios_area_end && end > platform::base_memory_end &&
-            !(start >= platform::bios_area && end <= platform::bios_area_end)) {
-            return fail(
-                "RAM from {:#x} to {:#x} covers the VGA window or leaves the BIOS area; lay it out by "
-                "the platform's map",
-                start, end);
+    const std::span<const GuestMemory::Range> ranges = memory.ranges();
+    for (usize i = 0; i < ranges.size(); ++i) {
+        if (!ranges[i].writable) continue;
+        // One stretch of RAM may be several ranges.
+        const u64 start = ranges[i].start.raw();
+        u64 end = start + ranges[i].length;
+        while (i + 1 < ranges.size() && ranges[i + 1].writable && ranges[i + 1].start.raw() == end) {
+            end += ranges[++i].length;
         }
-        if (!range.writable || (start >= platform::bios_area && end <= platform::bios_area_end)) continue;
+        if (start >= platform::vga_window && end <= platform::bios_area_end) continue;
         if (start == 0 && end == platform::base_memory_end) {
             base_memory = true;
             fits = fits && map.add(0, platform::ebda, MemoryKind::ram) &&
                    map.add(platform::ebda, end, MemoryKind::reserved);
-        } else if (start == platform::high_memory) {
-            const u64 main_end = end < platform::mmio_hole ? end : platform::mmio_hole;
-            if (end > platform::mmio_hole) {
-                return fail("RAM at 1 MiB ends at {:#x}, past the MMIO hole at {:#x}; move the rest to 4 GiB",
-                            end, platform::mmio_hole);
-            }
-            if (main_end - start <= platform::acpi_zone_size) {
+        } else if (start == platform::high_memory && end <= platform::mmio_hole) {
+            if (end - start <= platform::acpi_zone_size) {
                 return fail("{} KiB of RAM at 1 MiB is too little; give the VM more memory",
-                            (main_end - start) / kib);
+                            (end - start) / kib);
             }
-            map.acpi_zone_ = main_end - platform::acpi_zone_size;
-            const u64 nvs = main_end - platform::acpi_nvs_size;
+            map.acpi_zone_ = end - platform::acpi_zone_size;
+            const u64 nvs = end - platform::acpi_nvs_size;
             fits = fits && map.add(start, map.acpi_zone_, MemoryKind::ram) &&
                    map.add(map.acpi_zone_, nvs, MemoryKind::acpi_reclaimable) &&
-                   map.add(nvs, main_end, MemoryKind::acpi_nvs);
+                   map.add(nvs, end, MemoryKind::acpi_nvs);
         } else if (start >= platform::mmio_hole_end) {
             fits = fits && map.add(start, end, MemoryKind::ram);
         } else {
             return fail(
-                "RAM from {:#x} to {:#x} is outside the platform's map; RAM starts at 0, 1 MiB or 4 GiB",
-                start, end);
+                "RAM from {:#x} to {:#x} does not follow the platform's map: 0 to {:#x}, 1 MiB to at most "
+                "{:#x}, 4 GiB and up",
+                start, end, platform::base_memory_end, platform::mmio_hole);
         }
     }
     if (!base_memory) return fail("the VM has no RAM from 0 to {:#x}", platform::base_memory_end);

@@ -24,7 +24,8 @@ class GuestMemoryMap {
   public:
     // The map of a VM with this RAM: what the guest may write is RAM, except the EBDA, and the ACPI zone at
     // the end of the range that holds 1 MiB; the BIOS area and the chip set's addresses under 4 GiB are
-    // reserved; the VGA window and the PCI hole are not mentioned, as on a PC. Sorted, without overlaps.
+    // reserved; the VGA window and the PCI hole are not mentioned, as on a PC, whether or not memory backs
+    // them. Sorted, without overlaps. Adjacent ranges count as one.
     // Refused when base memory (0 to A0000h) or RAM at 1 MiB is missing, or too small for the ACPI zone.
     [[nodiscard]] static Result<GuestMemoryMap> build(const GuestMemory& memory);
 

@@ -31,7 +31,7 @@ struct GuestModule {
 struct BootImages {
     Bytes kernel{};
     std::string_view cmdline{};
-    Bytes initrd{};                         // empty: none
+    Bytes initrd{};                          // empty: none
     std::span<const GuestModule> modules{};  // for Multiboot and PVH kernels; an initrd goes before them
     BootProtocol protocol = BootProtocol::automatic;
 };

@@ -15,7 +15,7 @@ Result<> place_modules(const LoadContext& context, const LoadedRange& kernel, Mo
     u64 next = kernel.end;
     for (usize i = 0; i < count; ++i) {
         const GuestModule module = i < initrds ? GuestModule{"initrd", context.images.initrd, "initrd"}
-                                              : context.images.modules[i - initrds];
+                                               : context.images.modules[i - initrds];
         next = (next + page_size - 1) & ~(page_size - 1);
         const u64 size = module.bytes.size();
         if ((size != 0 && !context.map.is_ram(next, size)) || next + size > platform::mmio_hole_end ||

@@ -9,7 +9,7 @@ namespace {
 constexpr usize floating_pointer_size = 16, header_size = 44;
 constexpr u8 specification_revision = 4;
 constexpr u8 pci_bus = 0, isa_bus = 1;
-constexpr u8 local_apic_version = 0x14, io_apic_version = 0x11;
+constexpr u8 local_apic_version = 0x14, io_apic_version = 0x20;
 constexpr u8 all_local_apics = 0xFF;
 constexpr u32 first_unlisted_apic_id = 0xFF;
 
@@ -57,8 +57,6 @@ u16 put_buses(ByteWriter& out) {
 u16 put_interrupts(ByteWriter& out, u8 io_apic) {
     constexpr u8 io_entry = 3, local_entry = 4;
     u16 count = 0;
-    put_interrupt(out, io_entry, Interrupt::external, conforms, isa_bus, 0, io_apic, 0);
-    ++count;
     for (u8 irq = 0; irq < 16; ++irq) {
         if (irq == platform::irq_cascade) continue;
         const u16 flags = irq == platform::irq_sci ? level_active_high : conforms;

@@ -106,3 +106,24 @@ TEST_CASE("a firmware ROM is not RAM to the memory map") {
     REQUIRE(map);
     CHECK_FALSE(map->is_ram(0xFFFF0000, 1));
 }
+
+TEST_CASE("RAM in several adjacent pieces, and memory behind the text screen, make the same map") {
+    u8 byte = 0;
+    GuestMemory memory;
+    for (const auto& [start, end, writable] : {std::tuple{u64{0}, u64{0x50000}, true},
+                                               {0x50000, 0xA0000, true},
+                                               {0xB8000, 0xC0000, true},
+                                               {0xC0000, 0x100000, false},
+                                               {0x100000, 0x400000, true},
+                                               {0x400000, 0xFF8000, true},
+                                               {0xFF8000, 0x1000000, true}}) {
+        REQUIRE(memory.add({GuestPhysical(start), end - start, &byte, writable}));
+    }
+    const auto split = GuestMemoryMap::build(memory);
+    REQUIRE(split);
+    const TestVm vm(16 * mib);
+    const auto whole = GuestMemoryMap::build(vm.memory);
+    REQUIRE(whole);
+    CHECK(std::equal(split->entries().begin(), split->entries().end(), whole->entries().begin(),
+                     whole->entries().end()));
+}
