@@ -10,15 +10,10 @@
 #include "arch/x86/vmx/backend.hpp"
 #include "boot/kernel_space.hpp"
 #include "kernel/base/deferred.hpp"
-#include "kernel/mem/layout.hpp"
 #include "vmm/platform.hpp"
 
 namespace bulkhead {
 namespace {
-
-u8* at_arena(HostPhysical physical) {
-    return reinterpret_cast<u8*>(arena_virtual(physical).raw());
-}
 
 // A page of the kernel's own, for a core's private use.
 Result<HostPhysical> take_page() {
@@ -72,7 +67,6 @@ class VmxFactory final : public BackendFactory {
                 .guest_cr4_bits = parameters.cr4_mask,
                 .xcr0_components = parameters.xcr0_supported,
                 .extended_state = extended->base,
-                .extended_state_size = page_size,
                 .processor_signature = cpu::cpuid(1).eax,
                 .physical_bits = static_cast<u8>(physical_address_bits()),
                 .features = {.rdtscp = parameters.rdtscp, .invpcid = parameters.invpcid},

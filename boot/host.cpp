@@ -5,6 +5,8 @@
 #include "drivers/vectors.hpp"
 
 namespace bulkhead {
+using namespace drivers;
+
 
 bool CoreInterruptFlag::disable() {
     const bool enabled = cpu::interrupts_enabled();

@@ -73,12 +73,12 @@ struct Host {
         memory;  // for VMs: neither the image, nor modules, nor what the boot loader passed is in it
     Logger& log;
     CoreInterruptFlag& interrupts;
-    Uart16550& console;  // present() tells whether there is one
-    LocalApic& local_apic;
-    FixedVector<IoApic, 16>& io_apics;
-    MachinePower& power;
+    drivers::Uart16550& console;  // present() tells whether there is one
+    drivers::LocalApic& local_apic;
+    FixedVector<drivers::IoApic, 16>& io_apics;
+    drivers::MachinePower& power;
     HostMachine& machine;
-    TscCalibration tsc;
+    drivers::TscCalibration tsc;
 };
 
 // Routes ISA interrupt `irq` (0..15), by ACPI's overrides, to `vector` on the running core and unmasks it.

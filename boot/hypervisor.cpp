@@ -1,6 +1,7 @@
 #include "boot/hypervisor.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "boot/backends.hpp"
@@ -22,7 +23,7 @@ constexpr std::string_view config_module = "bulkhead.toml";
 constexpr u64 slices_per_second = 100;
 constexpr usize most_vms = Config::max_vms;
 
-VmConfig vm_configs[most_vms];
+Deferred<std::array<VmConfig, most_vms>> vm_configs;
 Deferred<Config> config;
 Deferred<toml::Document> document;
 Deferred<VmManager> manager;
@@ -160,7 +161,7 @@ void unmap_module(const BootModule& module) {
 }
 
 void read_config() {
-    config.emplace(std::span<VmConfig>(vm_configs));
+    config.emplace(std::span<VmConfig>(vm_configs.emplace()));
     for (const BootModule& module : the_host->boot.modules) {
         if (module.name != config_module) continue;
         const auto bytes = map_module(module);

@@ -7,6 +7,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "boot/host.hpp"
+#include "boot/hypervisor.hpp"
 #include "boot/kernel_space.hpp"
 #include "boot/version.hpp"
 #include "drivers/framebuffer_console.hpp"
@@ -21,6 +22,8 @@
 #include "kernel/bootinfo/multiboot2.hpp"
 
 namespace bulkhead {
+using namespace drivers;
+
 namespace {
 
 extern "C" const u8 symbol_table_start[], symbol_table_end[];
@@ -281,8 +284,7 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
                                        .machine = machine,
                                        .tsc = *tsc});
     log_machine(host);
-    host.log.info("Bulkhead {} is up; no VMs: halted", version);
-    for (;;) cpu::enable_interrupts_and_halt();
+    run_hypervisor(host);
 }
 
 }  // namespace bulkhead

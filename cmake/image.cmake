@@ -36,6 +36,12 @@ foreach(room ${image_rooms})
     add_image_room(${name} ${sources})
   endif()
 endforeach()
+# What runs at boot or at the operator's pace is built for size: the image has 512 KiB.
+foreach(room kernel_bootinfo vmm_loader vmm_config vmm_console)
+  if(TARGET image_${room} AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+    target_compile_options(image_${room} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Os>)
+  endif()
+endforeach()
 
 foreach(room arch/x86/cpu drivers boot)
   string(REPLACE "/" "_" name ${room})

@@ -2,7 +2,7 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u16 sci_enabled = bit<u16>(0), sleep_enable = bit<u16>(13), sleep_type_mask = 7u << 10;
@@ -111,4 +111,4 @@ void MachinePower::reset() {
     cpu::stop();
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

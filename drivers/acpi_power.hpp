@@ -4,7 +4,7 @@
 #include "kernel/base/types.hpp"
 #include "kernel/bootinfo/acpi.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 class MachinePower {
   public:
@@ -37,4 +37,4 @@ class MachinePower {
     Register pm1a_, pm1b_, reset_;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

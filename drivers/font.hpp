@@ -3,7 +3,7 @@
 
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 struct FontGlyph {
     u8 rows[8];  // from the top; bit 7 is the leftmost pixel
@@ -12,4 +12,4 @@ struct FontGlyph {
 // Of a space for what is not printable ASCII.
 [[nodiscard]] const FontGlyph& font_glyph(char character);
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -3,7 +3,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "drivers/font.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u32 cell_width = 8, cell_height = 16;
@@ -58,4 +58,4 @@ void FramebufferConsole::draw(u32 column, u32 line, char character) {
     }
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

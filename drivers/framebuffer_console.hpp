@@ -5,7 +5,7 @@
 #include "kernel/base/result.hpp"
 #include "kernel/bootinfo/boot_info.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 class FramebufferConsole final : public Screen {
   public:
@@ -27,4 +27,4 @@ class FramebufferConsole final : public Screen {
     u32 foreground_;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -3,7 +3,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/regs/apic.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u64 select_register = 0x00, window_register = 0x10;
@@ -47,4 +47,4 @@ void IoApic::unmask(u32 gsi) {
     if (serves(gsi)) write(entry(gsi), read(entry(gsi)) & ~apic::masked);
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

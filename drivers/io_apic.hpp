@@ -3,7 +3,7 @@
 
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 // Unlocked: routes are made on one core at start-up; mask() and unmask() of one input by one core at a time.
 class IoApic {
@@ -38,4 +38,4 @@ class IoApic {
     u32 inputs_ = 0;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -4,7 +4,7 @@
 #include "arch/x86/regs/msr.hpp"
 #include "drivers/vectors.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u32 divide_by_1 = 0b1011;
@@ -186,4 +186,4 @@ u32 LocalApic::take_errors() {
     return read(apic::esr);
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

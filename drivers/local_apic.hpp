@@ -5,7 +5,7 @@
 #include "kernel/base/result.hpp"
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 // One object serves all cores: each method acts on the APIC of the core that calls it. All cores run in the
 // mode that the first one chose. The APIC is never globally disabled: some cannot be enabled again.
@@ -60,4 +60,4 @@ class LocalApic {
     u64 timer_hz_ = 0;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

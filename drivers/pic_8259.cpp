@@ -3,7 +3,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "kernel/base/bits.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 void mask_legacy_pics(Vector first) {
     constexpr Port master_command{0x20}, master_data{0x21}, slave_command{0xA0}, slave_data{0xA1};
@@ -22,4 +22,4 @@ void mask_legacy_pics(Vector first) {
     cpu::out8(slave_data, 0xFF);
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

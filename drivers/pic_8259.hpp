@@ -3,9 +3,9 @@
 
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 // Moves their 16 vectors to `first`, out of the exceptions' range, and masks every line.
 void mask_legacy_pics(Vector first);
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

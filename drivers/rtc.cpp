@@ -3,7 +3,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "kernel/base/bits.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr Port index_port{0x70}, data_port{0x71};
@@ -77,4 +77,4 @@ std::optional<u64> read_rtc() {
            now.second;
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -1,6 +1,6 @@
 #include "drivers/screen.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 void Screen::write(std::string_view text) {
     for (const char c : text) {
@@ -40,4 +40,4 @@ void Screen::new_line() {
     line_ = lines_ - distance;
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

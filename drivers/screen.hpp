@@ -5,7 +5,7 @@
 #include "kernel/base/format.hpp"
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 // Unlocked: whoever shares it among cores locks.
 class Screen : public Sink {
@@ -38,4 +38,4 @@ class Screen : public Sink {
     char shown_[max_lines][max_columns] = {};
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

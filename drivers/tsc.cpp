@@ -5,7 +5,7 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u64 pm_timer_hz = 3'579'545;  // ACPI Specification 6.5, 4.8.2.1
@@ -170,4 +170,4 @@ Result<TscCalibration> calibrate_tsc(const AcpiAddress& pm_timer) {
     return result;
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -6,7 +6,7 @@
 #include "kernel/base/result.hpp"
 #include "kernel/bootinfo/acpi.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 struct TscCalibration {
     u64 hz = 0;
@@ -19,4 +19,4 @@ struct TscCalibration {
 // exact.
 [[nodiscard]] Result<TscCalibration> calibrate_tsc(const AcpiAddress& pm_timer);
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

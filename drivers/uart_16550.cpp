@@ -2,7 +2,7 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 // Registers; the first two are the divisor's while LCR bit 7 is set.
@@ -128,4 +128,4 @@ void Uart16550::disable_receive_interrupt() {
     if (present_) cpu::out8(port(interrupt_enable), 0);
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

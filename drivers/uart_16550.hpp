@@ -7,7 +7,7 @@
 #include "kernel/base/format.hpp"
 #include "kernel/base/types.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 // Unlocked: whoever shares it among cores locks. Every wait is bounded: for an answer to the loop-back test
 // by about 10 ms; for the transmitter by that and 50000 looks at it (50 ms on a real machine), so that an
@@ -58,4 +58,4 @@ class Uart16550 final : public Sink {
     u64 dropped_ = 0;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

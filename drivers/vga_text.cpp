@@ -2,7 +2,7 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 namespace {
 
 constexpr u16 light_grey_on_black = 0x0700;
@@ -25,4 +25,4 @@ void VgaText::draw(u32 column, u32 line, char character) {
                          static_cast<u16>(light_grey_on_black | static_cast<u8>(character)));
 }
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -3,7 +3,7 @@
 
 #include "drivers/screen.hpp"
 
-namespace bulkhead {
+namespace bulkhead::drivers {
 
 constexpr HostPhysical vga_text_memory{0xB8000};
 
@@ -18,4 +18,4 @@ class VgaText final : public Screen {
     HostVirtual memory_;
 };
 
-}  // namespace bulkhead
+}  // namespace bulkhead::drivers

@@ -75,6 +75,17 @@ Result<> VirtualMachine::wire() {
             return attached;
         }
     }
+    host_bridge_.become_host_bridge();
+    isa_bridge_.become_isa_bridge();
+    power_bridge_.become_power_management(pm_base.raw(), irq_sci);
+    struct Place {
+        unsigned device, function;
+        PciFunction* what;
+    };
+    const Place places[] = {{0, 0, &host_bridge_}, {1, 0, &isa_bridge_}, {1, 3, &power_bridge_}};
+    for (const Place& place : places) {
+        if (auto attached = pci_.attach(place.device, place.function, *place.what); !attached) return attached;
+    }
     for (const VgaText::PortRange& range : VgaText::port_ranges) {
         if (auto attached = ports_.attach(range.base, range.length, vga_, range.offset); !attached)
             return attached;

@@ -14,6 +14,7 @@
 #include "vmm/dev/io_apic.hpp"
 #include "vmm/dev/irq_router.hpp"
 #include "vmm/dev/local_apic.hpp"
+#include "vmm/dev/pci_bridges.hpp"
 #include "vmm/dev/pci_host.hpp"
 #include "vmm/dev/pic_8259.hpp"
 #include "vmm/dev/pit_8254.hpp"
@@ -136,6 +137,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     AcpiPm pm_;
     ResetControl reset_control_;
     PciHost pci_;
+    PciBridge host_bridge_, isa_bridge_, power_bridge_;
     VgaText vga_;
 
     FixedVector<Vcpu*, max_vcpus> vcpus_;

@@ -39,7 +39,7 @@ Result<> DefaultConfig::add(std::string_view name, std::string_view rest, Bytes 
             last_->initrd = name;
             return {};
         }
-        FixedString<1000> module(name);
+        FixedString<256> module(name);
         if (!rest.empty()) print(module, " {}", rest);
         if (!last_->add_module(module))
             return fail("module \"{}\" is one too many for VM {}", name, last_->name);
@@ -56,7 +56,8 @@ Result<> DefaultConfig::add(std::string_view name, std::string_view rest, Bytes 
         return fail("module \"{}\" is one VM too many; at most {} are possible", name, Config::max_vms);
     last_->name = vm_name;
     last_->kernel = name;
-    last_->cmdline = rest;
+    last_->cmdline.clear();
+    last_->cmdline.append(rest);
     return {};
 }
 

@@ -97,6 +97,13 @@ static Quotient divide(unsigned __int128 numerator, unsigned __int128 denominato
 [[gnu::used]] unsigned __int128 __umodti3(unsigned __int128 a, unsigned __int128 b) {
     return divide(a, b).remainder;
 }
+[[gnu::used]] __int128 __divti3(__int128 a, __int128 b) {
+    const auto magnitude = [](__int128 n) {
+        return n < 0 ? -static_cast<unsigned __int128>(n) : static_cast<unsigned __int128>(n);
+    };
+    const auto quotient = static_cast<__int128>(divide(magnitude(a), magnitude(b)).quotient);
+    return (a < 0) != (b < 0) ? -quotient : quotient;
+}
 
 // Written once, by the entry code.
 [[gnu::used]] std::uint64_t __stack_chk_guard = 0;

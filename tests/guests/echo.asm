@@ -1,0 +1,24 @@
+; Echoes what is typed at its serial port, polling it; powers off by ACPI when it reads a Q.
+%include "guest.inc"
+start:
+    mov esp, STACK_TOP
+    say "echo: ready"
+.next:
+    mov dx, COM1 + 5
+    in al, dx
+    test al, 1
+    jz .next
+    mov dx, COM1
+    in al, dx
+    cmp al, 'Q'
+    je .off
+    out dx, al
+    jmp .next
+.off:
+    say "echo: powering off"
+    mov dx, 0x604
+    mov ax, (5 << 10) | (1 << 13)
+    out dx, ax
+    say "echo: survived it"
+    jmp $
+end_of_guest:

@@ -1,0 +1,8 @@
+; Keeps its processor for ever, interrupts off: the console must answer all the same.
+%include "guest.inc"
+start:
+    mov esp, STACK_TOP
+    say "spin: interrupts are off, looping for ever"
+    cli
+    jmp $
+end_of_guest:

@@ -1,0 +1,13 @@
+; Takes an exception without a usable IDT: the processor shuts down, and only this VM resets.
+%include "guest.inc"
+start:
+    mov esp, STACK_TOP
+    say "triple fault: about to"
+    lidt [empty]
+    int3
+    say "triple fault: survived it"
+    jmp $
+empty:
+    dw 0
+    dd 0
+end_of_guest:

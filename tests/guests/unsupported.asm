@@ -1,0 +1,10 @@
+; Uses an instruction on device memory that the emulator does not know: this VM stops with a reason.
+%include "guest.inc"
+start:
+    mov esp, STACK_TOP
+    say "unsupported: about to"
+    fldz
+    fstp qword [0xFEC00000]
+    say "unsupported: survived it"
+    jmp $
+end_of_guest:

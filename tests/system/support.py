@@ -1,0 +1,129 @@
+"""What the system tests share: machines by name, boot images, and a console at its prompt."""
+
+import os
+import re
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+
+import boot_image  # noqa: E402
+import guest_images  # noqa: E402
+from machines.bochs import Bochs  # noqa: E402
+from machines.machine import MachineError  # noqa: E402
+from machines.qemu import Qemu  # noqa: E402
+
+BUILD = os.environ.get("BULKHEAD_BUILD", os.path.join(ROOT, "build"))
+GUESTS = os.path.join(ROOT, "build", "guests")
+IMAGE = os.path.join(BUILD, "bulkhead.elf")
+
+PROMPT = "bulkhead> "
+
+# The machines that the suite knows. skylake, tigerlake: VT-x with APIC virtualisation; ryzen, epyc: AMD-V.
+MACHINES = {
+    "skylake": lambda image, **options: Bochs(image, model="corei7_skylake_x", **options),
+    "tigerlake": lambda image, **options: Bochs(image, model="tigerlake", **options),
+    "haswell": lambda image, **options: Bochs(image, model="corei7_haswell_4770", **options),
+    "penryn": lambda image, **options: Bochs(image, model="core2_penryn_t9600", **options),
+    "ryzen": lambda image, **options: Bochs(image, model="ryzen", **options),
+    "epyc": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", **options),
+    "epyc-no-svm": lambda image, **options: Qemu(image, model="EPYC,-svm", **options),
+    "qemu64": lambda image, **options: Qemu(image, model="qemu64,-svm", **options),
+    "epyc-uefi": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", uefi=True, machine="q35", **options),
+}
+
+
+def guest(name):
+    """The path of a small guest of tests/guests, assembled by the build."""
+    return os.path.join(BUILD, "tests", "guests", name + ".bin")
+
+
+def debian_kernel():
+    return guest_images.debian_kernel(GUESTS)
+
+
+def initramfs():
+    return os.path.join(GUESTS, "initrd.gz")
+
+
+class System:
+    """Bulkhead on a machine. modules: list of (file, words); config: text of a bulkhead.toml, or None for none."""
+
+    def __init__(self, machine, modules=(), config=None, options="", protocol="multiboot2", image=None, **machine_options):
+        self.directory = tempfile.TemporaryDirectory(prefix="bulkhead-test-")
+        modules = list(modules)
+        if config is not None:
+            path = os.path.join(self.directory.name, "bulkhead.toml")
+            with open(path, "wb") as file:
+                file.write(config if isinstance(config, bytes) else config.encode())
+            modules.insert(0, (path, "bulkhead.toml"))
+        iso = os.path.join(self.directory.name, "boot.iso")
+        boot_image.make_image(iso, boot_image.BootImage(image or IMAGE, options, modules, protocol))
+        self.machine = MACHINES[machine](iso, **machine_options)
+
+    def __enter__(self):
+        try:
+            self.machine.start()
+        except BaseException:
+            self.directory.cleanup()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.machine.stop()
+        self.directory.cleanup()
+
+    def expect(self, pattern, timeout=180):
+        return self.machine.expect(pattern, timeout)
+
+    def prompt(self, timeout=180):
+        """Waits for the console's prompt."""
+        self.expect(re.escape(PROMPT), timeout)
+
+    def command(self, line, timeout=120):
+        """Types a command at the prompt and returns what it printed."""
+        start = len(self.machine.transcript)
+        self.machine.send(line + "\r")
+        self.machine.expect(re.escape(line) + r"\r?\n", timeout)
+        begin = self.machine.position
+        self.prompt(timeout)
+        output = bytes(self.machine.transcript[begin:self.machine.position]).decode(errors="replace")
+        del start
+        output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).replace("\r", "")
+        return output[:output.rfind(PROMPT)] if PROMPT in output else output
+
+    def attach(self, vm, timeout=60):
+        self.machine.send(f"console {vm}\r")
+        self.expect("attached to " + re.escape(vm), timeout)
+
+    def detach(self):
+        self.machine.send("\x1d")
+        self.prompt()
+
+    def shell(self, line, timeout=300):
+        """Runs a line in the attached guest's shell and returns its output."""
+        self.machine.send(f"{line}; echo E\"ND\"$?\r")
+        self.expect(r"E\"ND\"\$\?\r?\n", timeout)
+        begin = self.machine.position
+        match = self.expect(r"END(\d+)", timeout)
+        output = bytes(self.machine.transcript[begin:match.start()]).decode(errors="replace").replace("\r", "")
+        self.expect("guest# ", timeout)
+        return output
+
+
+def check(condition, message):
+    """An assertion that counts: prints what was shown, or fails the test."""
+    if not condition:
+        raise AssertionError(message)
+    print(f"ok: {message}", flush=True)
+
+
+def main(test):
+    """Runs test(*arguments); prints the transcript's end and exits 1 when it fails."""
+    try:
+        test(*sys.argv[1:])
+    except (MachineError, AssertionError) as error:
+        print(f"FAILED: {error}", flush=True)
+        sys.exit(1)
+    print("passed", flush=True)
