@@ -53,12 +53,10 @@ struct Rsdp {
 
 // On a 16-byte boundary of [start, start + length).
 bool scan_for_rsdp(PhysicalReader& reader, u64 start, u64 length, Rsdp& found) {
-    constexpr u64 longest = 36;
-    for (u64 at = 0; at + 20 <= length; at += 16) {
-        const u64 left = length - at;
-        const auto bytes = reader.read(HostPhysical(start + at), left < longest ? left : longest);
-        if (!bytes) continue;
-        const Bytes rsdp = valid_rsdp(*bytes);
+    const auto bytes = reader.read(HostPhysical(start), length);
+    if (!bytes) return false;
+    for (u64 at = 0; at < length; at += 16) {
+        const Bytes rsdp = valid_rsdp(bytes->subspan(at));
         if (rsdp.empty()) continue;
         found.assign(rsdp);
         return true;
@@ -75,7 +73,8 @@ bool find_rsdp(PhysicalReader& reader, Bytes from_loader, Rsdp& found) {
     // memory.
     if (const auto bytes = reader.read(HostPhysical(0x40E), 2)) {
         const u64 ebda = u64{read_at<u16>(*bytes, 0).value_or(0)} << 4;
-        if (ebda >= 0x400 && ebda < 0xA0000 && scan_for_rsdp(reader, ebda, kib, found)) return true;
+        const u64 left = ebda >= 0x400 && ebda < 0xA0000 ? 0xA0000 - ebda : 0;
+        if (left != 0 && scan_for_rsdp(reader, ebda, left < kib ? left : kib, found)) return true;
     }
     return scan_for_rsdp(reader, 0xE0000, 0x20000, found);
 }
