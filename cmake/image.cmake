@@ -15,25 +15,29 @@ set(image_flags
     -fno-omit-frame-pointer -ffunction-sections -fdata-sections
     -fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing
     -Wframe-larger-than=2048)
-if(CMAKE_BUILD_TYPE STREQUAL "Debug")
-  list(APPEND image_flags -O1 -g)
-else()
-  list(APPEND image_flags -O2)
-endif()
+# Rooms in which nothing runs on an exit: small rather than fast.
+set(cold_rooms boot drivers kernel/bootinfo kernel/log vmm/config vmm/console vmm/loader)
 
 # One object library a room; H rooms too.
-function(add_image_room name)
+function(add_image_room room)
+  string(REPLACE "/" "_" name ${room})
   add_library(image_${name} OBJECT ${ARGN})
-  target_compile_options(image_${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${image_flags} ${warnings}>)
+  if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+    set(optimisation -O1 -g)
+  elseif(room IN_LIST cold_rooms)
+    set(optimisation -Os)
+  else()
+    set(optimisation -O2)
+  endif()
+  target_compile_options(image_${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${image_flags} ${optimisation} ${warnings}>)
   target_include_directories(image_${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
   set_property(GLOBAL APPEND PROPERTY image_objects $<TARGET_OBJECTS:image_${name}>)
 endfunction()
 
 foreach(room ${image_rooms})
-  string(REPLACE "/" "_" name ${room})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp)
   if(sources)
-    add_image_room(${name} ${sources})
+    add_image_room(${room} ${sources})
   endif()
 endforeach()
 # What runs at boot or at the operator's pace is built for size: the image has 512 KiB.
@@ -44,7 +48,6 @@ foreach(room kernel_bootinfo vmm_loader vmm_config vmm_console)
 endforeach()
 
 foreach(room arch/x86/cpu drivers boot)
-  string(REPLACE "/" "_" name ${room})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp ${PROJECT_SOURCE_DIR}/${room}/*.asm)
   # A vendor's world switch belongs to the vendor's room.
   foreach(vendor vmx svm)
@@ -52,7 +55,7 @@ foreach(room arch/x86/cpu drivers boot)
       list(FILTER sources EXCLUDE REGEX "/${vendor}_[a-z_]+\\.(cpp|asm)$")
     endif()
   endforeach()
-  add_image_room(${name} ${sources})
+  add_image_room(${room} ${sources})
 endforeach()
 
 # The version that the banner shows: from git where there is a repository with tags, else the project's.
