@@ -78,6 +78,12 @@ get_property(image_objects GLOBAL PROPERTY image_objects)
 set(linker_script ${PROJECT_SOURCE_DIR}/linker.ld)
 set(image_link_flags -nostdlib -static -no-pie -mcmodel=kernel -Wl,-T,${linker_script} -Wl,--gc-sections
     -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--build-id=none)
+# Of text and data; checked by the linker script.
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  list(APPEND image_link_flags -Wl,--defsym=size_limit=0x100000)
+else()
+  list(APPEND image_link_flags -Wl,--defsym=size_limit=0x80000)
+endif()
 
 # Twice: the first link tells where the functions are, the second has that table in it, behind all code.
 add_executable(unnamed.elf ${image_objects})
