@@ -103,7 +103,10 @@ Terminal terminal;
 class Announcer final : public VmObserver {
   public:
     void vm_changed(std::string_view text) override {
-        if (session.ready()) session->notify(text);
+        if (!session.ready()) return;
+        // What the guest said before comes first.
+        while (session->poll()) {}
+        session->notify(text);
     }
 };
 Announcer announcer;

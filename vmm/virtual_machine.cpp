@@ -1,5 +1,6 @@
 #include "vmm/virtual_machine.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -112,6 +113,9 @@ Result<StartState> VirtualMachine::power_on(const BootImages& images) {
     clock_.restart();
     for (const GuestMemory::Range& range : memory_.ranges()) std::memset(range.host, 0, range.length);
     for (Device* device : devices_) device->reset();
+    rtc_.set_wall_clock(machine_.wall_clock());
+    rtc_.set_memory_size(std::min(parameters_.memory, platform::mmio_hole),
+                         parameters_.memory - std::min(parameters_.memory, platform::mmio_hole));
 
     u32 apic_ids[max_vcpus];
     for (u32 i = 0; i < vcpus_.size(); ++i) apic_ids[i] = i;

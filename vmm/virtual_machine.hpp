@@ -54,7 +54,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     struct Parameters {
         u16 number = 0;  // below 64; different for each VM
         unsigned vcpus = 1;
-        u64 xcr0 = 0;  // components the physical processor has
+        u64 memory = 0;  // bytes of RAM
         ApicAssist assist = ApicAssist::none;
     };
 

@@ -152,7 +152,10 @@ Result<VirtualMachine*> build_virtual_machine(Arena& arena, const VmBlueprint& b
     auto vm = arena.create<VirtualMachine>(
         machine, surroundings,
         VirtualMachine::Parameters{
-            .number = blueprint.number, .vcpus = blueprint.vcpus, .assist = factory.apic_assist()});
+            .number = blueprint.number,
+            .vcpus = blueprint.vcpus,
+            .memory = blueprint.memory,
+            .assist = factory.apic_assist()});
     if (!vm) return std::unexpected(vm.error());
     auto memory = arena.create<ArenaTableMemory>(arena);
     if (!memory) return std::unexpected(memory.error());

@@ -1,7 +1,7 @@
 ; Echoes what is typed at its serial port, polling it; powers off by ACPI when it reads a Q.
 %include "guest.inc"
 start:
-    mov esp, STACK_TOP
+    begin
     say "echo: ready"
 .next:
     mov dx, COM1 + 5

@@ -1,7 +1,7 @@
 ; Halts with interrupts off: parked, not spinning; can be reset and destroyed.
 %include "guest.inc"
 start:
-    mov esp, STACK_TOP
+    begin
     say "halt: interrupts are off, halting"
     cli
     hlt

@@ -1,7 +1,7 @@
 ; Keeps its processor for ever, interrupts off: the console must answer all the same.
 %include "guest.inc"
 start:
-    mov esp, STACK_TOP
+    begin
     say "spin: interrupts are off, looping for ever"
     cli
     jmp $

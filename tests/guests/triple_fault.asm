@@ -1,7 +1,7 @@
 ; Takes an exception without a usable IDT: the processor shuts down, and only this VM resets.
 %include "guest.inc"
 start:
-    mov esp, STACK_TOP
+    begin
     say "triple fault: about to"
     lidt [empty]
     int3

@@ -1,7 +1,7 @@
 ; Uses an instruction on device memory that the emulator does not know: this VM stops with a reason.
 %include "guest.inc"
 start:
-    mov esp, STACK_TOP
+    begin
     say "unsupported: about to"
     fldz
     fstp qword [0xFEC00000]

@@ -57,7 +57,7 @@ void Backend::set_intercepts() {
 
 // The state after RESET, as far as the VMCB holds it: AMD APM Vol. 2, table 14-1 (rev. 3.41).
 void Backend::reset() {
-    std::memset(&vmcb_, 0, sizeof vmcb_);
+    std::memset(static_cast<void*>(&vmcb_), 0, sizeof vmcb_);
     gprs = {};
     gprs.rdx = parameters_.signature;
     VmcbControl& control = vmcb_.control;
