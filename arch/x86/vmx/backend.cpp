@@ -56,6 +56,10 @@ Result<> Backend::prepare(const HostState& host) {
     return outcome;
 }
 
+bool Backend::uses_vpid() const {
+    return (secondary_ & secondary::enable_vpid) != 0;
+}
+
 u64 Backend::ept_pointer() const {
     constexpr u64 write_back = 6, four_levels = 3u << 3, accessed_dirty = bit(6);
     const bool flags = parameters_.ept_accessed_dirty && capabilities_.ept_accessed_dirty;

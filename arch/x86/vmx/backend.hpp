@@ -33,8 +33,9 @@ struct VcpuParameters {
     Page vmcs{};
     Page virtual_apic{};  // the local APIC's register page
     Page msr_bitmap{};
-    HostPhysical apic_access{};  // of the page that the nested table maps at the local APIC's address; 0:
-                                 // none is mapped
+    // Of the page that the nested table maps at the local APIC's address; 0: none is mapped. One for each VM,
+    // lest it connect them in x2APIC mode.
+    HostPhysical apic_access{};
     HostPhysical nested_root{};
     bool ept_accessed_dirty = false;
     u16 vpid = 1;                  // not 0; no two vCPUs that a core may run share one
@@ -46,8 +47,8 @@ struct VcpuParameters {
     bool branch_barrier = false;   // IBPB when the vCPU is loaded
     bool flush_l1d = false;        // likewise IA32_FLUSH_CMD: the processor has it and is open to L1TF
     FeatureChoice features{};
-    const GuestMemory* memory =
-        nullptr;  // PAE page-directory pointers are read from it; null: all not present
+    // PAE page-directory pointers are read from it; null: all not present.
+    const GuestMemory* memory = nullptr;
 };
 
 class Backend final : public VcpuBackend {
@@ -127,10 +128,8 @@ class Backend final : public VcpuBackend {
     void update_mode();
     void match_pending_single_step();
     void flush_guest_translations();
-    [[nodiscard]] bool uses_vpid() const { return (secondary_ & secondary_vpid) != 0; }
+    [[nodiscard]] bool uses_vpid() const;
     [[nodiscard]] u64 ept_pointer() const;
-
-    static constexpr u32 secondary_vpid = bit<u32>(5);
 
     const Capabilities& capabilities_;
     const VcpuParameters parameters_;
@@ -147,7 +146,6 @@ class Backend final : public VcpuBackend {
     bool loaded_ = false;
     bool host_state_stale_ = false;
     bool injection_pending_ = false;
-    ApicMode apic_mode_ = ApicMode::disabled;
 
     // The registers that stay in the processor while loaded, while not loaded.
     u64 resident_msrs_[resident_msr_count] = {};

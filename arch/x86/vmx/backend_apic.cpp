@@ -28,7 +28,6 @@ void Backend::set_apic_mode(ApicMode mode) {
             controls = secondary::virtualize_x2apic_mode | (capabilities_.full_x2apic() ? full_controls : 0);
         }
     }
-    apic_mode_ = mode;
     const u32 value = (secondary_ & ~apic_controls) | controls;
     if (value != secondary_) {
         secondary_ = value;
