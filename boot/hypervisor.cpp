@@ -7,6 +7,7 @@
 #include "boot/backends.hpp"
 #include "boot/kernel_space.hpp"
 #include "boot/version.hpp"
+#include "drivers/rtc.hpp"
 #include "drivers/vectors.hpp"
 #include "kernel/base/deferred.hpp"
 #include "kernel/mem/layout.hpp"
@@ -54,7 +55,10 @@ class Services final : public HostServices {
         return {.version = version,
                 .backend = backend_,
                 .cpus = 1,
-                .memory_bytes = the_host->memory.managed_units() * UnitAllocator::unit_size};
+                .memory_bytes = the_host->memory.managed_units() * UnitAllocator::unit_size,
+                .wall_clock = drivers::read_rtc().value_or(the_host->machine.wall_clock()),
+                .tsc = the_host->machine.tsc(),
+                .tsc_hz = the_host->machine.tsc_hz()};
     }
     Result<> reboot() override {
         the_host->console.flush();

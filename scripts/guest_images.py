@@ -95,7 +95,8 @@ def busybox_initramfs(path, local_script=""):
         names = b"\0".join(sorted(name for name in names.split(b"\0") if name)) + b"\0"
         archive = subprocess.run(["cpio", "--null", "-o", "-H", "newc", "--quiet", "--reproducible", "-R", "0:0"],
                                  cwd=root, input=names, check=True, capture_output=True).stdout
-        with open(path + ".new", "wb") as file:
+        scratch = f"{path}.{os.getpid()}"
+        with open(scratch, "wb") as file:
             subprocess.run(["gzip", "-9n"], input=archive, stdout=file, check=True)
-        os.rename(path + ".new", path)
+        os.rename(scratch, path)
     return path

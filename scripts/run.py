@@ -92,7 +92,7 @@ def contents(options):
         text = CONFIG.format(cmdline=options.cmdline.replace("\\", "\\\\").replace('"', '\\"'), memory=options.memory)
         if not initrd:
             text = text.replace('initrd     = "initrd"\n', "")
-        path = os.path.join(guests, "bulkhead.toml")
+        path = os.path.join(guests, f"run-{os.getpid()}.toml")
         with open(path, "w") as file:
             file.write(text)
         modules.append((path, "bulkhead.toml"))

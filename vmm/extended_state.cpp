@@ -54,6 +54,7 @@ void ExtendedState::load() {
 
 void ExtendedState::save() {
     if (!loaded_) return;
+    xcr0_ = xcr0();
     loaded_ = false;
     if (supported_ != 0) {
         bulkhead_write_xcr0(supported_);

@@ -11,6 +11,7 @@ namespace bulkhead {
 // The instructions behind it: assembly in the image, a fake in the host tests.
 extern "C" {
 void bulkhead_write_xcr0(u64 value);
+u64 bulkhead_read_xcr0();
 // area: 64-byte aligned, standard format, large enough for every component in `mask`.
 void bulkhead_xsave(void* area, u64 mask);
 void bulkhead_xrstor(const void* area, u64 mask);
@@ -40,7 +41,8 @@ class ExtendedState {
     void save();
     [[nodiscard]] bool loaded() const { return loaded_; }
 
-    [[nodiscard]] u64 xcr0() const { return xcr0_; }
+    // Read from the processor while loaded: not every emulation of AMD-V lets XSETBV be intercepted.
+    [[nodiscard]] u64 xcr0() const { return loaded_ && supported_ != 0 ? bulkhead_read_xcr0() : xcr0_; }
     // Takes effect at once while loaded. Vetted by the caller.
     void set_xcr0(u64 value);
 

@@ -533,6 +533,7 @@ Result<> VmManager::shutdown(VmId vm) {
     if (slot->state != VmState::running)
         return fail("{} is {}, not running", slot->config->name, name_of(slot->state));
     enter(*slot);
+    slot->vcpus[0].wake_at = 0;
     if (!slot->machine->press_power_button()) {
         return fail("{} does not listen to its power button (no ACPI, or not yet); destroy it instead",
                     slot->config->name);
@@ -562,7 +563,9 @@ bool VmManager::send_input(VmId vm, u8 byte) {
     Slot* slot = find(vm);
     if (slot == nullptr || slot->machine == nullptr) return false;
     enter(*slot);
-    return slot->machine->serial_input(byte);
+    if (!slot->machine->serial_input(byte)) return false;
+    slot->vcpus[0].wake_at = 0;  // to look at the chip's timers anew
+    return true;
 }
 
 }  // namespace bulkhead

@@ -59,6 +59,8 @@ void Vcpu::load_start_state(const StartState& start) {
 Vcpu::RunResult Vcpu::run(u64 deadline) {
     const PhysicalMachine& machine = vm_.machine();
     u64 now = machine.tsc();
+    // Whatever happened to the chips since the last turn may have set a timer of theirs.
+    timer_check_ = 0;
     while (true) {
         if (vm_.stopped()) return RunResult::stopped;
         if (now >= timer_check_) expire_timers();

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import subprocess
 import threading
 
 from .machine import Machine, free_port
@@ -47,7 +46,7 @@ class Bochs(Machine):
             file.write("c\n")  # the built-in debugger stops at its prompt: continue
         # The text display wants a terminal. Nobody looks at it; it must be drained all the same.
         controller, terminal = pty.openpty()
-        self.process = subprocess.Popen(
+        self.spawn(
             ["bochs-bin", "-q", "-f", self.path("bochsrc"), "-rc", self.path("debugger")],
             stdin=terminal, stdout=terminal, stderr=terminal, cwd=self.directory.name,
             env={**os.environ, "TERM": "vt100"}, start_new_session=True)

@@ -1,17 +1,27 @@
 """A running emulator and its serial line."""
 
+import ctypes
 import os
 import re
 import select
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class MachineError(Exception):
     """The machine did not do what was waited for; the message holds the end of the transcript."""
+
+
+def leave(number, _):
+    """On a signal that would end Python at once: unwind instead, so that every `with` and `finally` is honoured."""
+    sys.exit(128 + number)
 
 
 class Machine:
@@ -37,6 +47,10 @@ class Machine:
         raise NotImplementedError
 
     def start(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    signal.signal(number, leave)
         try:
             self.serial = self.launch()
             self.serial.setblocking(False)
@@ -57,6 +71,18 @@ class Machine:
                 self.process.kill()
                 self.process.wait()
         self.directory.cleanup()
+
+    def spawn(self, command, **options):
+        """Starts the emulator, in a way that it cannot outlive this thread, however that ends."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        parent = os.getpid()
+
+        def bind_to_parent():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it has ended already
+                os._exit(1)
+
+        self.process = subprocess.Popen(command, preexec_fn=bind_to_parent, **options)
 
     def __enter__(self):
         return self.start()

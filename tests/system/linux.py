@@ -63,7 +63,7 @@ def test(machine, extent="full"):
         def clocks():
             guest_seconds = float(system.shell("cat /proc/uptime").split()[0])
             system.detach()
-            host = re.search(r"machine clock: .*?([\d:]{8}), TSC (\d+) at (\d+) Hz", system.command("version"))
+            host = re.search(r"machine clock: .*?([\d:]{8}), TSC (\d+) at (\d+) Hz", system.command("clock"))
             system.attach("linux")
             system.machine.send("\r")
             system.expect("guest# ")

@@ -76,6 +76,23 @@ void version(CommandContext& context) {
           ByteSize{host.memory_bytes});
 }
 
+void clock(CommandContext& context) {
+    const HostInfo host = context.management.host();
+    const u64 second = host.wall_clock % 86400;
+    if (context.json) {
+        JsonWriter writer(context.out);
+        writer.begin_object();
+        writer.number("wall_clock", host.wall_clock);
+        writer.number("tsc", host.tsc);
+        writer.number("tsc_hz", host.tsc_hz);
+        writer.end_object();
+        context.out.write("\n");
+        return;
+    }
+    print(context.out, "machine clock: {:02}:{:02}:{:02} UTC ({} s since 1970), TSC {} at {} Hz\n", second / 3600,
+          second / 60 % 60, second % 60, host.wall_clock, host.tsc, host.tsc_hz);
+}
+
 void reboot(CommandContext& context) {
     if (const auto result = context.management.reboot(); !result) context.fail(result.error().text);
 }
@@ -99,6 +116,13 @@ constexpr Command rows[] = {
              "without their level.\n",
      .example = "dmesg",
      .run = dmesg,
+     .options = {"--json"}},
+    {.name = "clock",
+     .usage = "clock [--json]",
+     .summary = "shows the machine's clocks",
+     .help = "The real-time clock as it is read now, and the time-stamp counter with its frequency.\n",
+     .example = "clock",
+     .run = clock,
      .options = {"--json"}},
     {.name = "version",
      .usage = "version [--json]",

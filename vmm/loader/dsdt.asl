@@ -118,7 +118,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "BULKHD", "BULKHEAD", 0x00000001)
                 IO (Decode16, 0x0080, 0x0080, 0x01, 0x01)
                 IO (Decode16, 0x0092, 0x0092, 0x01, 0x01)
                 IO (Decode16, 0x00B2, 0x00B2, 0x01, 0x02)
-                IO (Decode16, 0x0600, 0x0600, 0x01, 0x10)
+                IO (Decode16, 0x0600, 0x0600, 0x01, 0x40)
             })
         }
     }

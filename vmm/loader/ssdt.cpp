@@ -161,6 +161,12 @@ void put_ssdt_terms(ByteWriter& out, const MachineDescription& machine) {
                 put_irq(out, platform::irq_keyboard);
             });
         });
+        // The controller's second port, with no mouse at its end. Without the node Linux warns of a port that
+        // firmware has disabled.
+        put_device(out, {"MOU_"}, [&] {
+            put_hid(out, eisa_id("PNP0F13"));
+            put_resources(out, [&] { put_irq(out, platform::irq_mouse); });
+        });
     }
     for (usize i = 0; i < machine.virtio_mmio.size(); ++i) {
         const VirtioMmioNode& node = machine.virtio_mmio[i];

@@ -15,6 +15,15 @@ bulkhead_write_xcr0:
     xsetbv
     ret
 
+; u64 bulkhead_read_xcr0()
+global bulkhead_read_xcr0
+bulkhead_read_xcr0:
+    xor ecx, ecx
+    xgetbv
+    shl rdx, 32
+    or rax, rdx
+    ret
+
 ; void bulkhead_xsave(void* area, u64 mask)
 global bulkhead_xsave
 bulkhead_xsave:
