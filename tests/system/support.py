@@ -1,9 +1,11 @@
 """What the system tests share: machines by name, boot images, and a console at its prompt."""
 
+import json
 import os
 import re
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
@@ -29,6 +31,9 @@ MACHINES = {
     "ryzen": lambda image, **options: Bochs(image, model="ryzen", **options),
     "epyc": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", **options),
     "epyc-no-svm": lambda image, **options: Qemu(image, model="EPYC,-svm", **options),
+    "epyc-no-npt": lambda image, **options: Qemu(image, model="EPYC,+svm,-npt", **options),
+    "epyc-no-nx": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt,-nx", **options),
+    "pentium3": lambda image, **options: Qemu(image, model="pentium3", **options),
     "qemu64": lambda image, **options: Qemu(image, model="qemu64,-svm", **options),
     "epyc-uefi": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", uefi=True, machine="q35", **options),
 }
@@ -71,6 +76,8 @@ class System:
         return self
 
     def __exit__(self, kind, error, traceback):
+        if kind is not None and issubclass(kind, AssertionError):
+            print(self.machine.tail(), flush=True)
         self.machine.stop()
         self.directory.cleanup()
 
@@ -83,15 +90,28 @@ class System:
 
     def command(self, line, timeout=120):
         """Types a command at the prompt and returns what it printed."""
-        start = len(self.machine.transcript)
         self.machine.send(line + "\r")
         self.machine.expect(re.escape(line) + r"\r?\n", timeout)
         begin = self.machine.position
         self.prompt(timeout)
-        output = bytes(self.machine.transcript[begin:self.machine.position]).decode(errors="replace")
-        del start
-        output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).replace("\r", "")
+        output = plain(self.machine.transcript[begin:self.machine.position])
         return output[:output.rfind(PROMPT)] if PROMPT in output else output
+
+    def json(self, line, timeout=120):
+        """What a command prints with --json, parsed."""
+        return json.loads(self.command(line + " --json", timeout))
+
+    def vm(self, name):
+        """What `list` shows of one VM."""
+        return next(vm for vm in self.json("list") if vm["name"] == name)
+
+    def wait_until(self, condition, what, timeout=120):
+        """Asks again and again until `condition()` is true: for what takes its time without saying when it is done."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"not so within {timeout} s: {what}")
+        print(f"ok: {what}", flush=True)
 
     def attach(self, vm, timeout=60):
         self.machine.send(f"console {vm}\r")
@@ -110,6 +130,17 @@ class System:
         output = bytes(self.machine.transcript[begin:match.start()]).decode(errors="replace").replace("\r", "")
         self.expect("guest# ", timeout)
         return output
+
+
+def plain(output):
+    """Terminal output as text: without control sequences and carriage returns."""
+    return re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", bytes(output).decode(errors="replace")).replace("\r", "")
+
+
+def skip(why):
+    """Ends the test as skipped."""
+    print(f"skipped: {why}", flush=True)
+    sys.exit(77)
 
 
 def check(condition, message):

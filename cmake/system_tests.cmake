@@ -1,0 +1,42 @@
+# System tests: Bulkhead booted by GRUB in Bochs (VT-x) and QEMU (AMD-V), driven over its serial console.
+
+# The small guests they run: tests/guests/NAME.asm becomes tests/guests/NAME.bin in the build directory.
+set(guests_source ${PROJECT_SOURCE_DIR}/tests/guests)
+set(guests_output ${PROJECT_BINARY_DIR}/tests/guests)
+file(MAKE_DIRECTORY ${guests_output})
+file(GLOB guest_sources CONFIGURE_DEPENDS ${guests_source}/*.asm)
+foreach(source ${guest_sources})
+  get_filename_component(name ${source} NAME_WE)
+  set(output ${guests_output}/${name}.bin)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_ASM_NASM_COMPILER} -f bin -Wall -Werror -I ${guests_source}/ -o ${output} ${source}
+    DEPENDS ${source} ${guests_source}/guest.inc
+    COMMENT "Assembling guest ${name}")
+  list(APPEND guest_binaries ${output})
+endforeach()
+add_custom_target(test_guests ALL DEPENDS ${guest_binaries})
+
+# Registers tests/system/SCRIPT.py once for each machine. What takes longest starts first (COST), so that two test
+# processes finish at about the same time.
+#   add_system_test(SCRIPT MACHINES machine... [ARGUMENTS word...] [TIMEOUT seconds] [COST number])
+function(add_system_test script)
+  cmake_parse_arguments(PARSE_ARGV 1 test "" "TIMEOUT;COST" "MACHINES;ARGUMENTS")
+  if(NOT test_TIMEOUT)
+    set(test_TIMEOUT 300)
+  endif()
+  if(NOT test_COST)
+    set(test_COST 10)
+  endif()
+  foreach(machine ${test_MACHINES})
+    set(name system.${script}.${machine})
+    add_test(NAME ${name} COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/tests/system/${script}.py ${machine}
+                                  ${test_ARGUMENTS})
+    set_tests_properties(
+      ${name} PROPERTIES TIMEOUT ${test_TIMEOUT} COST ${test_COST} LABELS system SKIP_RETURN_CODE 77
+                         ENVIRONMENT "BULKHEAD_BUILD=${PROJECT_BINARY_DIR};PYTHONUNBUFFERED=1")
+  endforeach()
+endfunction()
+
+add_system_test(linux MACHINES skylake epyc ARGUMENTS full TIMEOUT 900 COST 1000)
+add_system_test(linux MACHINES tigerlake ryzen ARGUMENTS quick TIMEOUT 900 COST 900)
