@@ -76,7 +76,7 @@ class System:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if kind is not None and issubclass(kind, AssertionError):
+        if kind is not None and not issubclass(kind, MachineError):  # whose message has it
             print(self.machine.tail(), flush=True)
         self.machine.stop()
         self.directory.cleanup()
