@@ -16,6 +16,12 @@ endforeach()
 add_library(catch_main STATIC ${PROJECT_SOURCE_DIR}/tests/unit/catch_main.cpp)
 target_compile_options(catch_main PRIVATE ${host_flags})
 
+# Fakes that several rooms' tests share.
+file(GLOB fakes CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fakes/*.cpp)
+add_library(test_fakes STATIC ${fakes})
+target_compile_options(test_fakes PRIVATE ${host_flags} ${warnings})
+target_include_directories(test_fakes PRIVATE ${PROJECT_SOURCE_DIR})
+
 foreach(room ${pure_rooms})
   string(REPLACE "/" "_" name ${room})
   file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/unit/${room}/*.cpp)
@@ -25,7 +31,8 @@ foreach(room ${pure_rooms})
     target_include_directories(unit_${name} PRIVATE ${PROJECT_SOURCE_DIR})
     target_link_options(unit_${name} PRIVATE -fsanitize=address,undefined)
     # Rooms depend on one another in layers; the group spares us from spelling the order twice.
-    target_link_libraries(unit_${name} PRIVATE catch_main -Wl,--start-group ${host_libraries} -Wl,--end-group)
+    target_link_libraries(unit_${name} PRIVATE catch_main -Wl,--start-group ${host_libraries} test_fakes
+                        -Wl,--end-group)
     add_test(NAME unit.${name} COMMAND unit_${name})
   endif()
 endforeach()

@@ -84,7 +84,7 @@ void decode_nested_fault(const VmcbControl& control, const Capabilities& capabil
 }
 
 // APM Vol. 2, 15.14.1.
-void decode_task_switch(const VmcbControl& control, Exit& exit) {
+void decode_task_switch(const VmcbControl& control, bool in_delivery, Exit& exit) {
     exit.reason = ExitReason::task_switch;
     exit.task_switch = {};
     exit.task_switch.selector = static_cast<u16>(control.exit_info1);
@@ -93,8 +93,7 @@ void decode_task_switch(const VmcbControl& control, Exit& exit) {
     } else if (has_bit(control.exit_info2, 38)) {
         exit.task_switch.source = TaskSwitchExit::Source::jmp;
     } else {
-        exit.task_switch.source =
-            exit.interrupted ? TaskSwitchExit::Source::gate : TaskSwitchExit::Source::call;
+        exit.task_switch.source = in_delivery ? TaskSwitchExit::Source::gate : TaskSwitchExit::Source::call;
     }
 }
 
@@ -202,6 +201,12 @@ Exit decode_exit(const Vmcb& vmcb, const GeneralRegisters& registers, const Capa
     Exit exit;
     exit.raw_code = code;
     exit.interrupted = decode_event(control.exit_interrupt_info);
+    const bool in_delivery = exit.interrupted.has_value();
+    // INT n, INT3 and INTO: RIP is still at the instruction, whose execution delivers the event anew.
+    if (exit.interrupted && (exit.interrupted->type == Event::Type::software_interrupt ||
+                             exit.interrupted->type == Event::Type::software_exception)) {
+        exit.interrupted.reset();
+    }
     if (exit.interrupted && exit.interrupted->vector == exception::page_fault) {
         exit.interrupted->fault_address = vmcb.state.cr2;
     }
@@ -219,7 +224,7 @@ Exit decode_exit(const Vmcb& vmcb, const GeneralRegisters& registers, const Capa
     } else if (code <= exit_code::exception_last) {
         decode_exception(vmcb, exit);
     } else if (code == exit_code::task_switch) {
-        decode_task_switch(control, exit);
+        decode_task_switch(control, in_delivery, exit);
     } else {
         exit.reason = simple_reason(code);
     }
