@@ -1,7 +1,6 @@
 #include "vmm/manager.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernel/mem/layout.hpp"
 
@@ -17,17 +16,9 @@ PhysicalRange range_of(const UnitRun& run) {
     return {.start = run.start, .length = run.bytes()};
 }
 
-void clear(const PhysicalRange& range) {
-    std::memset(reinterpret_cast<void*>(arena_virtual(range.start).raw()), 0, range.length);
-}
-
 PhysicalRange pages_of(const BootModule& module) {
     const HostPhysical start = module.start.align_down(page_size);
     return {.start = start, .length = module.end.align_up(page_size) - start};
-}
-
-Bytes bytes_of(const BootModule& module) {
-    return {reinterpret_cast<const u8*>(arena_virtual(module.start).raw()), module.size()};
 }
 
 // Pages for a compartment's host page tables: one a GiB of memory, some for the upper levels, two a module.
@@ -208,10 +199,9 @@ Result<> VmManager::build_compartment(Slot& slot) {
     enter_kernel();
     if (auto mapped = host_.map(arena, read_write); !mapped) return mapped;
     clear(arena);
-    const std::span<u64> books(reinterpret_cast<u64*>(arena_virtual(arena.start).raw()),
-                               page_size / sizeof(u64));
+    const std::span<u64> books(reinterpret_cast<u64*>(at(arena.start)), page_size / sizeof(u64));
     slot.table_pool = PagePool(arena.start + page_size, table_pages, books);
-    slot.tables.emplace(slot.table_pool);
+    slot.tables.emplace(slot.table_pool, host_.window());
     auto compartment =
         Compartment::create(host_.kernel_table(), *slot.tables, slot.memory, modules, host_.max_page_level());
     if (auto unmapped = host_.unmap(arena); !unmapped) return unmapped;
@@ -219,9 +209,8 @@ Result<> VmManager::build_compartment(Slot& slot) {
     slot.compartment = *compartment;
 
     const u64 used = (1 + table_pages) * page_size;
-    return slot.arena.add({.base = reinterpret_cast<u8*>(arena_virtual(arena.start + used).raw()),
-                           .physical = arena.start + used,
-                           .length = arena.length - used});
+    return slot.arena.add(
+        {.base = at(arena.start + used), .physical = arena.start + used, .length = arena.length - used});
 }
 
 Result<> VmManager::build_machine(Slot& slot, VmBlueprint& blueprint) {
@@ -232,6 +221,7 @@ Result<> VmManager::build_machine(Slot& slot, VmBlueprint& blueprint) {
     if (!ring) return std::unexpected(ring.error());
     slot.ring = *ring;
     blueprint.ram = std::span<const UnitRun>(slot.memory.begin() + 1, slot.memory.size() - 1);
+    blueprint.window = host_.window();
     auto machine = build_virtual_machine(slot.arena, blueprint, machine_, factory_, *this);
     if (!machine) return std::unexpected(machine.error());
     slot.machine = *machine;

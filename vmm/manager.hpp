@@ -5,6 +5,7 @@
 // the last.
 #pragma once
 
+#include <cstring>
 #include <optional>
 
 #include "kernel/bootinfo/boot_info.hpp"
@@ -25,9 +26,11 @@ class HostServices {
     virtual void enter_address_space(HostPhysical root) = 0;
     // The kernel's own address space, which shows no VM's memory ...
     [[nodiscard]] virtual const HostPageTable& kernel_table() const = 0;
-    // ... except what is mapped here for a moment: at arena_window + physical. Page-aligned.
+    // ... except what is mapped here for a moment: at window() + physical. Page-aligned.
     [[nodiscard]] virtual Result<> map(const PhysicalRange& range, Permissions permissions) = 0;
     [[nodiscard]] virtual Result<> unmap(const PhysicalRange& range) = 0;
+    // Where the window of a VM's own memory begins: arena_window, but in host tests, which cannot map there.
+    [[nodiscard]] virtual u64 window() const { return arena_window; }
     [[nodiscard]] virtual unsigned max_page_level()
         const = 0;  // 3 where the processor has 1 GiB pages, else 2
 
@@ -98,7 +101,7 @@ class VmManager final : public Management, private Surroundings {
     // Pages for a compartment's own tables: in the VM's arena.
     class CompartmentTables final : public PoolTableMemory {
       public:
-        explicit CompartmentTables(PagePool& pool) : PoolTableMemory(pool, arena_window) {}
+        CompartmentTables(PagePool& pool, u64 window) : PoolTableMemory(pool, window) {}
         // Changed only while no core is in the compartment.
         void flush(u64, u64) override {}
     };
@@ -128,6 +131,11 @@ class VmManager final : public Management, private Surroundings {
 
     [[nodiscard]] Slot* find(VmId vm);
     [[nodiscard]] const Slot* find(VmId vm) const;
+    [[nodiscard]] u8* at(HostPhysical physical) const {
+        return reinterpret_cast<u8*>(host_.window() + physical.raw());
+    }
+    void clear(const PhysicalRange& range) const { std::memset(at(range.start), 0, range.length); }
+    [[nodiscard]] Bytes bytes_of(const BootModule& module) const { return {at(module.start), module.size()}; }
     void enter(const Slot& slot) const;
     void enter_kernel() const;
 

@@ -108,6 +108,8 @@ void Vcpu::handle(const Exit& exit) {
         print(text, "nothing handles a {} (code {:#x})", name_of(exit.reason), exit.raw_code);
         crash(text);
     }
+    // The guest may have written the TPR otherwise than by CR8, and reads it back by CR8 without an exit.
+    if (vm_.apic_assist() == ApicAssist::none && apic_.cr8() != backend_.cr8()) backend_.set_cr8(apic_.cr8());
     if (interrupted_ && !backend_.injection_pending()) backend_.inject(*interrupted_);
     interrupted_.reset();
 }

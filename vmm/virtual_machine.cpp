@@ -85,7 +85,8 @@ Result<> VirtualMachine::wire() {
     };
     const Place places[] = {{0, 0, &host_bridge_}, {1, 0, &isa_bridge_}, {1, 3, &power_bridge_}};
     for (const Place& place : places) {
-        if (auto attached = pci_.attach(place.device, place.function, *place.what); !attached) return attached;
+        if (auto attached = pci_.attach(place.device, place.function, *place.what); !attached)
+            return attached;
     }
     for (const VgaText::PortRange& range : VgaText::port_ranges) {
         if (auto attached = ports_.attach(range.base, range.length, vga_, range.offset); !attached)
@@ -96,6 +97,9 @@ Result<> VirtualMachine::wire() {
     for (Device* chip : chips) {
         if (!devices_.push_back(chip)) return fail("the VM has more chips than it has room for; report this");
     }
+    // The local APICs' EOI messages go there.
+    if (!interrupts_.add(io_apic_))
+        return fail("the VM has more I/O APICs than it has room for; report this");
     return mmio_.attach(io_apic, io_apic_size, io_apic_);
 }
 

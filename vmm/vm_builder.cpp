@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "arch/x86/regs/control.hpp"
-#include "kernel/mem/layout.hpp"
 #include "vmm/platform.hpp"
 
 namespace bulkhead {
@@ -13,6 +12,7 @@ namespace {
 // RAM below it ends.
 struct RamMap {
     std::span<const UnitRun> runs;
+    u64 window = 0;
 
     // The run's part that starts at `offset`, at most `length` bytes of it.
     struct Piece {
@@ -48,7 +48,7 @@ Result<> map_region(NestedPageTable& nested, GuestMemory& memory, const RamMap& 
             return mapped;
         if (auto added = memory.add({.start = guest,
                                      .length = piece.length,
-                                     .host = reinterpret_cast<u8*>(arena_virtual(piece.physical).raw()),
+                                     .host = reinterpret_cast<u8*>(ram.window + piece.physical.raw()),
                                      .writable = region.writable});
             !added) {
             return added;
@@ -60,7 +60,7 @@ Result<> map_region(NestedPageTable& nested, GuestMemory& memory, const RamMap& 
 
 Result<> map_memory(NestedPageTable& nested, VirtualMachine& vm, const VmBlueprint& blueprint,
                     unsigned max_level) {
-    const RamMap ram{blueprint.ram};
+    const RamMap ram{.runs = blueprint.ram, .window = blueprint.window};
     const u64 low_end = std::min(blueprint.memory, platform::mmio_hole);
     for (const platform::RamPiece& piece : platform::ram_pieces(blueprint.memory)) {
         if (piece.length == 0) continue;
@@ -126,10 +126,6 @@ Result<HostPhysical> ArenaTableMemory::allocate() {
     return page->physical;
 }
 
-u64* ArenaTableMemory::access(HostPhysical table) {
-    return reinterpret_cast<u64*>(arena_virtual(table).raw());
-}
-
 u64 arena_bytes_for(const VmBlueprint& blueprint) {
     // A page of tables per GiB when it is mapped in 2 MiB pages, host and nested; some for the split first 2
     // MiB and the upper levels; the chips; and per vCPU its model, its hardware pages and an instruction's
@@ -149,15 +145,13 @@ Result<VirtualMachine*> build_virtual_machine(Arena& arena, const VmBlueprint& b
         return fail("{} bytes of memory are too few; a VM has at least {}", blueprint.memory,
                     min_guest_memory);
     }
-    auto vm = arena.create<VirtualMachine>(
-        machine, surroundings,
-        VirtualMachine::Parameters{
-            .number = blueprint.number,
-            .vcpus = blueprint.vcpus,
-            .memory = blueprint.memory,
-            .assist = factory.apic_assist()});
+    auto vm = arena.create<VirtualMachine>(machine, surroundings,
+                                           VirtualMachine::Parameters{.number = blueprint.number,
+                                                                      .vcpus = blueprint.vcpus,
+                                                                      .memory = blueprint.memory,
+                                                                      .assist = factory.apic_assist()});
     if (!vm) return std::unexpected(vm.error());
-    auto memory = arena.create<ArenaTableMemory>(arena);
+    auto memory = arena.create<ArenaTableMemory>(arena, blueprint.window);
     if (!memory) return std::unexpected(memory.error());
     auto root = NestedPageTable::make_root(factory.nested_format(), **memory);
     if (!root) return std::unexpected(root.error());
