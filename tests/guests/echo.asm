@@ -12,6 +12,14 @@ start:
     in al, dx
     cmp al, 'Q'
     je .off
+    mov ah, al
+    mov dx, COM1 + 5
+.wait:
+    in al, dx
+    test al, 0x20                      ; a byte written on top of another would be lost
+    jz .wait
+    mov dx, COM1
+    mov al, ah
     out dx, al
     jmp .next
 .off:
