@@ -208,7 +208,8 @@ void Vcpu::accept_signals() {
 }
 
 bool Vcpu::has_work() {
-    apic_.collect();
+    // What is merged here the hardware has yet to be told.
+    if (apic_.collect()) apic_touched_ = true;
     switch (activity_) {
         case Activity::active: return true;
         case Activity::wait_for_sipi: return apic_.has_signal() && (apic_.init_pending());

@@ -141,6 +141,9 @@ void bulkhead_write_debug(u32 index, u64 value) {
 void bulkhead_write_xcr0(u64 xcr0) {
     fake_vmx().xcr0 = xcr0;
 }
+u64 bulkhead_read_xcr0() {
+    return fake_vmx().xcr0;
+}
 void bulkhead_xsave(void* area, u64 mask) {
     auto& fake = fake_vmx();
     fake.operations.push_back("xsave " + std::to_string(mask) + " under " + std::to_string(fake.xcr0));
