@@ -13,6 +13,7 @@ import threading
 import time
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+LONGEST_MATCH = 4096  # bytes of output that a pattern given to expect() spans at most
 
 
 class MachineError(Exception):
@@ -136,10 +137,20 @@ class Machine:
         bound against hanging only: no test's outcome depends on it being short."""
         expression = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.MULTILINE)
         end = time.monotonic() + timeout
-        while True:
-            match = expression.search(self.transcript, self.position)
+        start = self.position
+
+        def matched():
+            nonlocal start
+            match = expression.search(self.transcript, start)
             if match:
                 self.position = match.end()
+            # Next time only what is new, and as much before it as a match may have in the old: a machine that talks
+            # without end is not searched again from where it began.
+            start = max(start, len(self.transcript) - LONGEST_MATCH)
+            return match
+
+        while True:
+            if match := matched():
                 return match
             left = end - time.monotonic()
             if left <= 0:
@@ -147,9 +158,7 @@ class Machine:
             if not self.pump(min(left, 1.0)):
                 while self.pump(0.1):
                     pass
-                match = expression.search(self.transcript, self.position)
-                if match:
-                    self.position = match.end()
+                if match := matched():
                     return match
                 raise MachineError(f"the machine ended while waiting for {pattern!r}\n{self.tail()}")
 

@@ -91,7 +91,8 @@ class System:
     def command(self, line, timeout=120):
         """Types a command at the prompt and returns what it printed."""
         self.machine.send(line + "\r")
-        self.machine.expect(re.escape(line) + r"\r?\n", timeout)
+        # An announcement in between makes the console draw the line anew, which ends with a control sequence.
+        self.machine.expect(r"(?:\x1b\[[0-9;]*[A-Z])*".join(re.escape(each) for each in line + "\r\n"), timeout)
         begin = self.machine.position
         self.prompt(timeout)
         output = plain(self.machine.transcript[begin:self.machine.position])
