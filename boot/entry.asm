@@ -37,6 +37,10 @@ align 8
         dd 12
         dd 2                            ; EGA text is understood
 align 8
+        dw 5, 1                         ; framebuffer, optional: without this tag GRUB gives a UEFI machine no screen.
+        dd 20                           ; No preference; on a BIOS machine `set gfxpayload=text` keeps the text mode.
+        dd 0, 0, 0
+align 8
         dw 6, 1                         ; modules page-aligned
         dd 8
 align 8

@@ -49,8 +49,10 @@ def make_image(path, contents):
         lines = contents.entry(root)
         with open(os.path.join(root, "boot/grub/grub.cfg"), "w") as file:
             file.write("set timeout=0\nset default=0\n"
-                       "if [ \"$grub_platform\" = efi ]; then insmod all_video; set gfxpayload=keep; fi\n"
-                       "menuentry bulkhead {\n    " + "\n    ".join(lines) + "\n    boot\n}\n")
+                       "if [ \"$grub_platform\" = efi ]; then insmod all_video; fi\n"
+                       "menuentry bulkhead {\n    " + "\n    ".join(lines) +
+                       # After the kernel is named, since that sets the mode it would like: a BIOS machine stays in text.
+                       "\n    if [ \"$grub_platform\" = pc ]; then set gfxpayload=text; fi\n    boot\n}\n")
         result = subprocess.run(["grub-mkrescue", "-o", path + ".new", root], capture_output=True,
                                 text=True)
         if result.returncode != 0:

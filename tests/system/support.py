@@ -35,7 +35,7 @@ MACHINES = {
     "epyc-no-nx": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt,-nx", **options),
     "pentium3": lambda image, **options: Qemu(image, model="pentium3", **options),
     "qemu64": lambda image, **options: Qemu(image, model="qemu64,-svm", **options),
-    "epyc-uefi": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", uefi=True, machine="q35", **options),
+    "epyc-uefi": lambda image, **options: Qemu(image, model="EPYC,+svm,+npt", uefi=True, machine="q35", icount=False, **options),
 }
 
 
