@@ -33,6 +33,13 @@ bool is_taken(const Config& config, std::string_view name) {
 Result<> DefaultConfig::add(std::string_view name, std::string_view rest, Bytes content) {
     if (name.empty())
         return fail("a boot module has no name; give it one in the GRUB entry, behind the file");
+    // Cut off, it would be another module's name.
+    if (name.size() > decltype(VmConfig::kernel)::capacity()) {
+        return fail(
+            "module \"{}...\": its name is longer than {} characters; give it a shorter one in the GRUB "
+            "entry",
+            name.substr(0, 32), decltype(VmConfig::kernel)::capacity());
+    }
     if (!recognise_image(content)) {
         if (last_ == nullptr) return fail("module \"{}\" is no kernel, and no kernel stands before it", name);
         if (last_->initrd.empty()) {
@@ -41,9 +48,16 @@ Result<> DefaultConfig::add(std::string_view name, std::string_view rest, Bytes 
         }
         FixedString<256> module(name);
         if (!rest.empty()) print(module, " {}", rest);
+        if (module.truncated())
+            return fail("module \"{}\": its command line is too long for VM {}", name, last_->name);
         if (!last_->add_module(module))
             return fail("module \"{}\" is one too many for VM {}", name, last_->name);
         return {};
+    }
+    if (rest.size() > decltype(VmConfig::cmdline)::capacity()) {
+        last_ = nullptr;
+        return fail("kernel \"{}\": its command line is longer than {} characters", name,
+                    decltype(VmConfig::cmdline)::capacity());
     }
     FixedString<31> vm_name = name_from(name);
     const FixedString<31> base = vm_name;
