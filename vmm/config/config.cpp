@@ -348,7 +348,13 @@ class TableReader {
         return row.store(Setting{document_, reporter_, node, row.path}, target_);
     }
 
-    bool unknown(NodeIndex node, const Path& path) {
+    bool unknown(NodeIndex node, const Path& shortest) {
+        // Of an unknown table its first key is shown, too: memori.max is near to something, memori is not.
+        Path path = shortest;
+        const NodeIndex child = document_[node].first_child;
+        if (document_[node].kind == Kind::table && child != no_node && !path.empty()) {
+            if (Path longer; extend(document_, path, child, longer)) path = longer;
+        }
         Nearest nearest(path);
         for (const Row<Target>& row : rows_) nearest.consider(row.path);
         if (!reporter_.begin(document_[node].key_offset)) return false;

@@ -157,6 +157,8 @@ TEST_CASE("an empty file means the defaults and no VM") {
 }
 
 TEST_CASE("each wrong value is named with its place and what to do") {
+    CHECK(vm_problems("memori.max = 2") ==
+          "bulkhead.toml:3:1: unknown key \"memori.max\"; did you mean memory.max?\n");
     CHECK(vm_problems("vcpu = 2") == "bulkhead.toml:3:1: unknown key \"vcpu\"; did you mean vcpus?\n");
     CHECK(vm_problems("memory.maxx = 2") ==
           "bulkhead.toml:3:8: unknown key \"memory.maxx\"; did you mean memory.max?\n");
