@@ -23,6 +23,11 @@ Result<HostPhysical> take_page() {
     return page;
 }
 
+// CPUID leaf 7 EDX: 26 is IBPB (with IBRS), 28 is IA32_FLUSH_CMD.
+bool has_structured_feature(unsigned bit_number) {
+    return cpu::cpuid(0).eax >= 7 && has_bit(cpu::cpuid(7).edx, bit_number);
+}
+
 class VmxFactory final : public BackendFactory {
   public:
     explicit VmxFactory(const vmx::Capabilities& capabilities) : capabilities_(capabilities) {}

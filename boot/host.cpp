@@ -7,7 +7,6 @@
 namespace bulkhead {
 using namespace drivers;
 
-
 bool CoreInterruptFlag::disable() {
     const bool enabled = cpu::interrupts_enabled();
     cpu::disable_interrupts();

@@ -79,6 +79,8 @@ struct Host {
     drivers::MachinePower& power;
     HostMachine& machine;
     drivers::TscCalibration tsc;
+    Sink* screen;             // of the log; null: there is none
+    void (*reset_machine)();  // for panic_settings
 };
 
 // Routes ISA interrupt `irq` (0..15), by ACPI's overrides, to `vector` on the running core and unmasks it.

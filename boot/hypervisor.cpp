@@ -4,6 +4,7 @@
 #include <array>
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/panic.hpp"
 #include "boot/backends.hpp"
 #include "boot/kernel_space.hpp"
 #include "boot/version.hpp"
@@ -22,6 +23,8 @@ namespace {
 constexpr std::string_view config_module = "bulkhead.toml";
 // The core looks at the console at least so often, whatever the guest does: 10 ms.
 constexpr u64 slices_per_second = 100;
+// How much of a guest's last output is shown before its end is announced, in polls of the session.
+constexpr unsigned announced_polls = 8;
 constexpr usize most_vms = Config::max_vms;
 
 Deferred<std::array<VmConfig, most_vms>> vm_configs;
@@ -109,7 +112,8 @@ class Announcer final : public VmObserver {
     void vm_changed(std::string_view text) override {
         if (!session.ready()) return;
         // What the guest said before comes first.
-        while (session->poll()) {}
+        for (unsigned i = 0; i < announced_polls && session->poll(); ++i) {
+        }
         session->notify(text);
     }
 };
@@ -202,7 +206,36 @@ void read_config() {
     }
 }
 
+// [host] of the config. What the hypervisor's own command line says goes before it.
+void apply_host_config() {
+    const HostConfig& wanted = config->host;
+    const HostOptions& options = the_host->options;
+    static constexpr u16 ports[] = {0x3F8, 0x2F8, 0x3E8, 0x2E8};
+    const Port port(ports[wanted.console == ComPort::none ? 0 : static_cast<unsigned>(wanted.console) - 1]);
+    if (!options.console && !options.no_console &&
+        (port != the_host->console.base() || wanted.baud != options.baud)) {
+        const Port before = the_host->console.base();
+        the_host->console.flush();
+        if (!the_host->console.initialize(port, wanted.baud)) {
+            (void)the_host->console.initialize(before, options.baud);
+            the_host->log.error("HV-E006: no working UART at {}; the console stays where it is",
+                                name_of(wanted.console));
+        }
+    }
+    if (the_host->screen != nullptr && !wanted.screen) {
+        the_host->log.remove_sink(*the_host->screen);
+    } else if (the_host->screen != nullptr && options.log_level == LogLevel::info) {
+        the_host->log.set_level(*the_host->screen, wanted.log_level);
+    }
+    if (wanted.on_panic == PanicAction::reset) panic_settings.reset = the_host->reset_machine;
+}
+
+// What the timer is armed for; nothing once it has fired. Most entries want what the last one wanted.
+std::optional<u64> armed;
+
 void arm_timer(u64 deadline) {
+    if (armed == deadline) return;
+    armed = deadline;
     if (deadline == never) {
         the_host->local_apic.disarm_timer();
     } else {
@@ -211,6 +244,7 @@ void arm_timer(u64 deadline) {
 }
 
 void on_timer(void*) {
+    armed.reset();
     the_host->local_apic.end_of_interrupt();
 }
 void on_console_interrupt(void*) {
@@ -222,7 +256,8 @@ bool serve_console() {
     // Polled as well: an interrupt may be lost, or have no way to this core.
     input.fill();
     while (const auto byte = input.take()) session->input(*byte);
-    const bool more = session->poll();
+    // Only while the line takes characters: guests do not wait for it.
+    const bool more = the_host->console.ready_to_send() && session->poll();
     return the_host->log.drain() || more;
 }
 
@@ -241,11 +276,11 @@ void run_hypervisor(Host& host) {
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);
+    read_config();
+    apply_host_config();
     if (auto enabled = enable_console_interrupt(host, on_console_interrupt, nullptr); !enabled) {
         host.log.warning("{}; the console is polled", enabled.error().text);
     }
-
-    read_config();
     manager.emplace(*services, host.machine, **factory, host.memory, host.log,
                     std::span<const BootModule>(host.boot.modules));
     manager->set_observer(announcer);
@@ -253,7 +288,8 @@ void run_hypervisor(Host& host) {
 
     host.log.remove_sink(host.console);
     session.emplace(terminal, *manager, config->host.escape);
-    (void)host.log.add_sink(console_log, LogLevel::warning);
+    // VMs announce themselves to the session; of the log the operator sees what went wrong.
+    (void)host.log.add_sink(console_log, std::min(config->host.log_level, LogLevel::warning));
     host.log.set_deferred(true);
     session->start();
 

@@ -48,6 +48,7 @@ TscClock tsc_clock;
 HostMachine machine;
 CoreInterruptFlag interrupt_flag;
 Uart16550 uart;
+Sink* screen = nullptr;
 LocalApic local_apic;
 FixedVector<IoApic, 16> io_apics;
 MachinePower power;
@@ -109,6 +110,11 @@ void open_serial_console() {
     }
 }
 
+void show_log_on(Sink& sink) {
+    screen = &sink;
+    (void)logger->add_sink(sink, options->log_level);
+}
+
 void open_screen() {
     const Framebuffer& framebuffer = boot_info->framebuffer;
     if (!options->screen) return;
@@ -120,12 +126,11 @@ void open_screen() {
         if (text && (framebuffer.address != vga_text_memory || framebuffer.width != 80)) return;
         const u32 lines = text ? std::min<u32>(framebuffer.height, 50) : 25;
         if (auto memory = map_device(vga_text_memory, 80ul * lines * 2))
-            (void)logger->add_sink(vga_text.emplace(*memory, 80u, lines), options->log_level);
+            show_log_on(vga_text.emplace(*memory, 80u, lines));
     } else if (FramebufferConsole::supports(framebuffer)) {
         auto memory = map_device(framebuffer.address, FramebufferConsole::bytes(framebuffer),
                                  MemoryType::write_combining);
-        if (memory)
-            (void)logger->add_sink(framebuffer_console.emplace(*memory, framebuffer), options->log_level);
+        if (memory) show_log_on(framebuffer_console.emplace(*memory, framebuffer));
     }
 }
 
@@ -282,7 +287,9 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
                                        .io_apics = io_apics,
                                        .power = power,
                                        .machine = machine,
-                                       .tsc = *tsc});
+                                       .tsc = *tsc,
+                                       .screen = screen,
+                                       .reset_machine = reset_machine});
     log_machine(host);
     run_hypervisor(host);
 }

@@ -1,5 +1,5 @@
 # The pure rooms for the host, and a unit test program for each: tests/unit mirrors the tree.
-set(host_flags -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+set(host_flags -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 add_library(host_pure INTERFACE)
 foreach(room ${pure_rooms})
@@ -16,6 +16,12 @@ endforeach()
 add_library(catch_main STATIC ${PROJECT_SOURCE_DIR}/tests/unit/catch_main.cpp)
 target_compile_options(catch_main PRIVATE ${host_flags})
 
+# Catch2's one large header, compiled once for all test programs.
+file(WRITE ${PROJECT_BINARY_DIR}/generated/catch_header.cpp "")
+add_library(catch_header OBJECT ${PROJECT_BINARY_DIR}/generated/catch_header.cpp)
+target_compile_options(catch_header PRIVATE ${host_flags} ${warnings})
+target_precompile_headers(catch_header PRIVATE <catch2/catch.hpp>)
+
 # Fakes that several rooms' tests share.
 file(GLOB fakes CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fakes/*.cpp)
 add_library(test_fakes STATIC ${fakes})
@@ -29,6 +35,7 @@ foreach(room ${pure_rooms})
     add_executable(unit_${name} ${tests})
     target_compile_options(unit_${name} PRIVATE ${host_flags} ${warnings})
     target_include_directories(unit_${name} PRIVATE ${PROJECT_SOURCE_DIR})
+    target_precompile_headers(unit_${name} REUSE_FROM catch_header)
     target_link_options(unit_${name} PRIVATE -fsanitize=address,undefined)
     # Rooms depend on one another in layers; the group spares us from spelling the order twice.
     target_link_libraries(unit_${name} PRIVATE catch_main -Wl,--start-group ${host_libraries} test_fakes

@@ -160,6 +160,8 @@ Result<> VmManager::create(Slot& slot) {
         return fail("vcpus = {} is out of range; a VM has 1 to {}", blueprint.vcpus,
                     VirtualMachine::max_vcpus);
     }
+    // Making a VM takes the processor's hands off whatever vCPU it holds.
+    drop_current();
     auto made = allocate_memory(slot, blueprint);
     if (made) made = build_compartment(slot);
     if (made) made = build_machine(slot, blueprint);
@@ -241,6 +243,7 @@ Result<> VmManager::power_on(Slot& slot) {
         vcpu->reset(vcpu->number() == 0 ? &*start : nullptr);
     }
     for (VcpuSlot& vcpu : slot.vcpus) vcpu = {};
+    slot.restart_at = 0;
     slot.powered_on_at = machine_.tsc();
     slot.reason.clear();
     slot.state = VmState::running;
@@ -265,10 +268,11 @@ void VmManager::release(Slot& slot) {
     slot.compartment.reset();
     slot.tables.reset();
     slot.table_pool = PagePool();
-    slot.arena.release();
+    slot.arena.clear();
     slot.machine = nullptr;
     slot.ring = nullptr;
     slot.vcpu_count = 0;
+    slot.restart_at = 0;
 }
 
 void VmManager::free_memory(Slot& slot) {
@@ -308,14 +312,18 @@ bool VmManager::run_next(u64 deadline) {
         const usize index = (next_slot_ + tried) % slot_count_;
         Slot& slot = slots_[index];
         if (slot.state != VmState::running) continue;
-        const unsigned first = tried == 0 ? next_vcpu_ : 0;
+        if (slot.restart_at != 0) {
+            if (now < slot.restart_at) continue;
+            restart(slot);
+            return true;
+        }
         for (unsigned i = 0; i < slot.vcpu_count; ++i) {
-            const unsigned number = (first + i) % slot.vcpu_count;
+            const unsigned number = (slot.next_vcpu + i) % slot.vcpu_count;
             const VcpuSlot& vcpu = slot.vcpus[number];
             if (vcpu.blocked && vcpu.wake_at > now) continue;
-            // The next turn goes to the next vCPU of the VM, and after its last one to the next VM.
-            next_vcpu_ = number + 1 < slot.vcpu_count ? number + 1 : 0;
-            next_slot_ = next_vcpu_ == 0 ? (index + 1) % slot_count_ : index;
+            // VMs take turns, however many vCPUs each has.
+            slot.next_vcpu = number + 1;
+            next_slot_ = (index + 1) % slot_count_;
             return run_vcpu(slot, number, deadline);
         }
     }
@@ -344,6 +352,10 @@ u64 VmManager::next_wake() const {
     for (usize i = 0; i < slot_count_; ++i) {
         const Slot& slot = slots_[i];
         if (slot.state != VmState::running) continue;
+        if (slot.restart_at != 0) {
+            earliest = std::min(earliest, slot.restart_at);
+            continue;
+        }
         for (unsigned v = 0; v < slot.vcpu_count; ++v) {
             earliest = std::min(earliest, slot.vcpus[v].blocked ? slot.vcpus[v].wake_at : 0);
         }
@@ -381,16 +393,22 @@ void VmManager::after_stop(Slot& slot) {
     }
     if (action == LifecycleAction::restart) {
         report(slot, why == StopReason::reset ? std::string_view("resets itself") : text.view());
-        ++slot.resets;
-        if (auto powered = power_on(slot); !powered) {
-            slot.state = VmState::crashed;
-            slot.reason = powered.error().text;
-            report(slot, slot.reason);
-        }
+        slot.state = VmState::running;
+        // A guest that does nothing but reset itself would have the host clear its memory without end.
+        slot.restart_at = slot.powered_on_at + machine_.tsc_hz();
         return;
     }
     report(slot, text);
     if (action == LifecycleAction::destroy) (void)destroy(slot.id);
+}
+
+void VmManager::restart(Slot& slot) {
+    ++slot.resets;
+    if (auto powered = power_on(slot); !powered) {
+        slot.state = VmState::crashed;
+        slot.reason = powered.error().text;
+        report(slot, slot.reason);
+    }
 }
 
 // --- Surroundings: called by the VM that runs
@@ -511,7 +529,11 @@ Result<> VmManager::reset(VmId vm) {
     if (slot == nullptr) return fail("there is no such VM");
     if (slot->machine == nullptr)
         return fail("{} is {}; start it instead", slot->config->name, name_of(slot->state));
-    if (auto powered = power_on(*slot); !powered) return powered;
+    if (auto powered = power_on(*slot); !powered) {
+        slot->state = VmState::crashed;
+        slot->reason = powered.error().text;
+        return powered;
+    }
     ++slot->resets;
     report(*slot, "was reset");
     return {};

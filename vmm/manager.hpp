@@ -114,6 +114,8 @@ class VmManager final : public Management, private Surroundings {
         FixedString<200> reason;
         u64 resets = 0;
         u64 powered_on_at = 0;
+        u64 restart_at = 0;      // the TSC at which a VM that reset itself starts anew; 0: it has not
+        unsigned next_vcpu = 0;  // whose turn it is within the VM
 
         FixedVector<UnitRun, 1 + max_ram_runs> memory;  // the arena's run first, then guest RAM
         std::optional<Compartment> compartment;
@@ -155,6 +157,7 @@ class VmManager final : public Management, private Surroundings {
     void make_current(Slot& slot, Vcpu& vcpu);
     void drop_current();
     void after_stop(Slot& slot);
+    void restart(Slot& slot);
     void report(const Slot& slot, std::string_view what);
 
     HostServices& host_;
@@ -172,7 +175,6 @@ class VmManager final : public Management, private Surroundings {
     Slot* current_slot_ = nullptr;
     Vcpu* current_vcpu_ = nullptr;
     usize next_slot_ = 0;  // whose turn it is
-    unsigned next_vcpu_ = 0;
 };
 
 }  // namespace bulkhead

@@ -16,6 +16,7 @@ void Vcpu::reset(const StartState* start) {
     msrs_.reset();
     activity_ = apic_.is_bootstrap() ? Activity::active : Activity::wait_for_sipi;
     interrupted_.reset();
+    deferred_.reset();
     apic_.set_tsc_offset(0);
     refresh_tsc_offset();
     apply_apic_mode();
@@ -176,9 +177,9 @@ void Vcpu::raise(const Event& event) {
         return;
     }
     // An interrupt or software event that was being delivered: the exception goes first. A software event is
-    // repeated by its instruction; an external interrupt, acknowledged already, goes back to its APIC.
-    if (interrupted_ && interrupted_->type == Event::Type::external_interrupt)
-        apic_.post(interrupted_->vector, false);
+    // repeated by its instruction; an external interrupt, acknowledged already, is delivered when the guest
+    // can take it again.
+    if (interrupted_ && interrupted_->type == Event::Type::external_interrupt) deferred_ = interrupted_;
     if (interrupted_ && interrupted_->type == Event::Type::nmi) apic_.post_nmi();
     interrupted_.reset();
     backend_.inject(event);
@@ -192,6 +193,7 @@ void Vcpu::accept_signals() {
             return;
         }
         apic_.init();
+        deferred_.reset();
         backend_.reset();
         refresh_tsc_offset();
         apply_apic_mode();
@@ -216,8 +218,10 @@ bool Vcpu::has_work() {
         case Activity::shutdown: return false;
         case Activity::halted: break;
     }
-    if (apic_.nmi_pending() || apic_.init_pending()) return true;
-    return halted_with_interrupts_ && (apic_.highest_pending().has_value() || apic_.has_extint());
+    if (apic_.init_pending()) return true;
+    if (apic_.nmi_pending() && !backend_.interruptibility().nmi_blocked) return true;
+    return halted_with_interrupts_ &&
+           (deferred_ || apic_.highest_pending().has_value() || apic_.has_extint());
 }
 
 void Vcpu::deliver_events() {
@@ -234,7 +238,7 @@ void Vcpu::deliver_events() {
     const bool nmi = apic_.nmi_pending();
     const bool extint = apic_.has_extint();
     const auto pending = assist == ApicAssist::full ? std::optional<Vector>{} : apic_.highest_pending();
-    if (!nmi && !extint && !pending) {
+    if (!nmi && !extint && !pending && !deferred_) {
         if (assist != ApicAssist::full) backend_.set_tpr_threshold(apic_.tpr_threshold());
         if (windows_) {
             backend_.set_nmi_window(false);
@@ -257,10 +261,13 @@ void Vcpu::deliver_events() {
         }
     }
     bool want_window = false;
-    if (extint || pending) {
+    if (extint || pending || deferred_) {
         if (free && has_bit(backend_.read(Register::rflags), 9)) {
             Vector vector{};
-            if (extint) {
+            if (deferred_) {
+                vector = deferred_->vector;
+                deferred_.reset();
+            } else if (extint) {
                 apic_.take_extint();
                 vector = vm_.acknowledge_pic();
             } else {

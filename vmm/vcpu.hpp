@@ -119,6 +119,7 @@ class Vcpu final {
     bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
     bool windows_ = false;      // the backend was asked for a window
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
+    std::optional<Event> deferred_{};     // an acknowledged interrupt that has yet to be delivered
     u64 timer_check_ = 0;                 // the physical TSC at which a timer of the VM is due
     ExitReason last_exit_ = ExitReason::spurious;
     u64 last_code_ = 0;

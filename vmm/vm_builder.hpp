@@ -24,7 +24,7 @@ struct VmBlueprint {
 // Guest RAM comes in so many contiguous pieces at the most.
 constexpr usize max_ram_runs = 4;
 // Smallest guest RAM: the first MiB with its holes, and room for a kernel.
-constexpr u64 min_guest_memory = 4 * mib;
+constexpr u64 min_guest_memory = 2 * mib;
 
 // Memory for the nested page table: pages of the arena, never given back one by one.
 class ArenaTableMemory final : public TableMemory {

@@ -33,7 +33,10 @@ class VmClock final : public Clock {
     // What a guest TSC at offset zero adds to the physical TSC.
     [[nodiscard]] u64 tsc_offset() const { return 0 - base_; }
     // The physical TSC value at which now() reaches `ticks`.
-    [[nodiscard]] u64 to_physical(Ticks ticks) const { return ticks == never ? never : ticks + base_; }
+    [[nodiscard]] u64 to_physical(Ticks ticks) const {
+        const u64 at = ticks + base_;
+        return ticks == never || at < ticks ? never : at;
+    }
 
   private:
     const PhysicalMachine* machine_;

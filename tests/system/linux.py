@@ -63,7 +63,7 @@ def test(machine, extent="full"):
         def clocks():
             guest_seconds = float(system.shell("cat /proc/uptime").split()[0])
             system.detach()
-            host = re.search(r"machine clock: .*?([\d:]{8}), TSC (\d+) at (\d+) Hz", system.command("clock"))
+            host = re.search(r"machine clock: ([\d:]{8}) UTC .*TSC (\d+) at (\d+) Hz", system.command("clock"))
             system.attach("linux")
             system.machine.send("\r")
             system.expect("guest# ")
@@ -81,7 +81,7 @@ def test(machine, extent="full"):
             # The RTC shows whole seconds: one at each end may be missing.
             check(abs(machine_elapsed - guest_elapsed) <= 0.01 * guest_elapsed + 1,
                   "guest time and the machine's RTC agree within 1 % and the RTC's second")
-            drift = seconds_of_day(system.shell("date -u")) - seconds_of_day(system.shell("hwclock -u -r || date -u"))
+            drift = seconds_of_day(system.shell("date -u")) - seconds_of_day(system.shell("cat /sys/class/rtc/rtc0/time"))
             check(abs(drift) <= 2, "date and the guest's RTC agree")
 
         system.machine.send("poweroff\r")
@@ -95,7 +95,7 @@ def test(machine, extent="full"):
         system.expect("Linux version", timeout=300)
         system.expect("Command line:")
         system.detach()
-        check("reset" in system.command("reset linux") or True, "reset is accepted while the kernel boots")
+        check("was reset" in system.command("reset linux"), "reset while the kernel boots")
         system.attach("linux")
         system.expect("Linux version", timeout=300)
         if extent == "full":

@@ -18,7 +18,7 @@ namespace bulkhead {
 class Session {
   public:
     static constexpr usize max_pending = 64;
-    static constexpr usize poll_bytes = 256;
+    static constexpr usize poll_bytes = 64;
 
     // `escape`: the control character that leaves a VM's console (HostConfig::escape).
     Session(Sink& terminal, Management& management, u8 escape)

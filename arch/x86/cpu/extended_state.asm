@@ -3,7 +3,18 @@
 bits 64
 default rel
 
+section .rodata
+zero: dd 0
+
 section .text
+
+; Some processors of AMD's leave the last x87 instruction's address and operand alone on a restore when no exception is
+; pending: they are made ours first, lest one guest reads another's (AMD APM Vol. 2, 11.4.4, FXRSTOR).
+%macro forget_x87_pointers 0
+    fnclex
+    ffree st7
+    fild dword [zero]
+%endmacro
 
 ; void bulkhead_write_xcr0(u64 value)
 global bulkhead_write_xcr0
@@ -36,6 +47,7 @@ bulkhead_xsave:
 ; void bulkhead_xrstor(const void* area, u64 mask)
 global bulkhead_xrstor
 bulkhead_xrstor:
+    forget_x87_pointers
     mov eax, esi
     mov rdx, rsi
     shr rdx, 32
@@ -51,6 +63,7 @@ bulkhead_fxsave:
 ; void bulkhead_fxrstor(const void* area)
 global bulkhead_fxrstor
 bulkhead_fxrstor:
+    forget_x87_pointers
     fxrstor64 [rdi]
     ret
 

@@ -15,8 +15,6 @@ u64 bulkhead_svm_host_vmcb[max_cpus];
 namespace {
 
 void (*timer_arm)(u64 deadline) = nullptr;
-// What each core's timer is armed for: most entries want what the last one wanted.
-PerCpu<u64> armed;
 
 }  // namespace
 
@@ -46,7 +44,6 @@ Result<> enable_svm(HostPhysical save_area, HostPhysical host_vmcb) {
     cpu::write_msr(msr::vm_hsave_pa, save_area.raw());
     bulkhead_svm_host_vmcb[cpu_index()] = host_vmcb.raw();
     asm volatile("vmsave" : : "a"(host_vmcb.raw()) : "memory");
-    *armed = ~u64{0};
     return {};
 }
 
@@ -55,9 +52,6 @@ void set_svm_timer(void (*arm)(u64 deadline)) {
 }
 
 extern "C" void bulkhead_svm_arm_timer(u64 deadline) {
-    // A deadline that has been armed for and has passed has fired: it is armed for anew.
-    if (*armed == deadline && deadline > cpu::read_tsc()) return;
-    *armed = deadline;
     timer_arm(deadline);
 }
 

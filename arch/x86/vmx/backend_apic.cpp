@@ -20,12 +20,14 @@ ApicAssist Backend::apic_assist() const {
 
 void Backend::set_apic_mode(ApicMode mode) {
     u32 controls = 0;
+    // In both modes or in none: the VMM reckons with one kind of assistance.
+    const bool full = capabilities_.full_xapic() && capabilities_.full_x2apic();
     if ((primary_ & primary::use_tpr_shadow) != 0) {
         const bool has_access_page = parameters_.apic_access != HostPhysical{};
         if (mode == ApicMode::xapic && capabilities_.apic_access && has_access_page) {
-            controls = secondary::virtualize_apic_accesses | (capabilities_.full_xapic() ? full_controls : 0);
+            controls = secondary::virtualize_apic_accesses | (full ? full_controls : 0);
         } else if (mode == ApicMode::x2apic && capabilities_.virtual_x2apic) {
-            controls = secondary::virtualize_x2apic_mode | (capabilities_.full_x2apic() ? full_controls : 0);
+            controls = secondary::virtualize_x2apic_mode | (full ? full_controls : 0);
         }
     }
     const u32 value = (secondary_ & ~apic_controls) | controls;
