@@ -68,6 +68,11 @@ void Arena::release() {
     offset_ = 0;
 }
 
+void Arena::clear() {
+    release();
+    chunks_.clear();
+}
+
 u64 Arena::total_bytes() const {
     u64 total = 0;
     for (const Chunk& chunk : chunks_) total += chunk.length;

@@ -75,6 +75,8 @@ class Arena {
 
     // Forgets everything that was made, at once. The memory keeps its content until it is allocated anew.
     void release();
+    // The same, and its chunks too: they are somebody else's from here on.
+    void clear();
 
     [[nodiscard]] u64 total_bytes() const;
     [[nodiscard]] u64 used_bytes() const;  // alignment gaps and the ends of full chunks included

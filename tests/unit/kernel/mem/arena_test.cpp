@@ -81,6 +81,18 @@ TEST_CASE("allocation goes on in the next chunk when one is full, and fails when
     CHECK(arena.physical_of(*arena.allocate(6 * kib, 8)) == HostPhysical(16 * mib));
 }
 
+TEST_CASE("a cleared arena has no memory, until it gets other chunks") {
+    Backing backing;
+    Arena arena;
+    for (int i = 0; i < 40; ++i) {
+        REQUIRE(arena.add(backing.chunk(i % 2 == 0 ? 0 : mib, 8 * kib)));
+        CHECK(arena.physical_of(*arena.allocate(8, 8)) == HostPhysical(i % 2 == 0 ? 16 * mib : 17 * mib));
+        arena.clear();
+        CHECK(arena.total_bytes() == 0);
+        CHECK_FALSE(arena.allocate(1, 1));
+    }
+}
+
 TEST_CASE("senseless requests and chunks are refused") {
     Backing backing;
     Arena arena;
