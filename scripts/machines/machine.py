@@ -39,6 +39,7 @@ class Machine:
         self.position = 0  # what expect() has consumed of the transcript
         self.process = None
         self.serial = None
+        self.fatal = None  # a regular expression (bytes): output after which waiting is of no use
         self.echo = None  # a binary stream that gets all output as it comes
         self.directory = tempfile.TemporaryDirectory(prefix="bulkhead-")
 
@@ -144,6 +145,8 @@ class Machine:
             match = expression.search(self.transcript, start)
             if match:
                 self.position = match.end()
+            elif self.fatal and re.search(self.fatal, self.transcript[start:]):
+                raise MachineError(f"while waiting for {pattern!r}:\n{self.tail()}")
             # Next time only what is new, and as much before it as a match may have in the old: a machine that talks
             # without end is not searched again from where it began.
             start = max(start, len(self.transcript) - LONGEST_MATCH)

@@ -66,6 +66,7 @@ class System:
         iso = os.path.join(self.directory.name, "boot.iso")
         boot_image.make_image(iso, boot_image.BootImage(image or IMAGE, options, modules, protocol))
         self.machine = MACHINES[machine](iso, **machine_options)
+        self.machine.fatal = rb"All cores are stopped\.\r\n"  # a panic's last line
 
     def __enter__(self):
         try:
