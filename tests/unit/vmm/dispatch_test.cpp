@@ -158,7 +158,7 @@ TEST_CASE("IN and OUT work on AL, AX and EAX as the architecture merges them") {
     // The host bridge's vendor, 16 bits: the upper part of RAX stays.
     r.rax = before;
     bench.exit(port_exit(0xCFC, 2, true, 1));
-    CHECK(r.rax == (before & ~u64{0xFFFF} | 0x8086));
+    CHECK(r.rax == ((before & ~u64{0xFFFF}) | 0x8086));
     // Nobody there.
     for (const u8 size : {1, 2, 4}) {
         r.rax = 0;
