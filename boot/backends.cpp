@@ -74,6 +74,8 @@ class VmxFactory final : public BackendFactory {
                 .extended_state = extended->base,
                 .processor_signature = cpu::cpuid(1).eax,
                 .physical_bits = static_cast<u8>(physical_address_bits()),
+                .branch_barrier = has_structured_feature(26),
+                .flush_l1d = has_structured_feature(28),
                 .features = {.rdtscp = parameters.rdtscp, .invpcid = parameters.invpcid},
                 .memory = parameters.memory});
         if (!backend) return std::unexpected(backend.error());
