@@ -117,10 +117,17 @@ Result<> VmManager::collect_modules(const VmConfig& config, FixedVector<Physical
     const auto add = [&](std::string_view key, std::string_view name) -> Result<> {
         const BootModule* module = find_module(name);
         if (module == nullptr) return std::unexpected(missing(key, name));
-        const PhysicalRange range = pages_of(*module);
-        // The same module twice, or a page that two of them share, is mapped once.
-        for (const PhysicalRange& other : ranges) {
-            if (other == range) return {};
+        PhysicalRange range = pages_of(*module);
+        // The same module twice, or a page that two of them share, is mapped once: what overlaps is joined.
+        for (usize i = 0; i < ranges.size();) {
+            if (!ranges[i].overlaps(range)) {
+                ++i;
+                continue;
+            }
+            const HostPhysical end = std::max(range.start + range.length, ranges[i].start + ranges[i].length);
+            range.start = std::min(range.start, ranges[i].start);
+            range.length = end - range.start;
+            ranges.erase(i);
         }
         if (range.length != 0 && !ranges.push_back(range)) return fail("too many modules for one VM");
         return {};
@@ -257,14 +264,9 @@ void VmManager::release(Slot& slot) {
     enter_kernel();
     for (const UnitRun& run : slot.memory) {
         // Unit by unit, so that mapping it takes few tables.
-        for (u64 i = 0; i < run.units; ++i) {
-            const PhysicalRange unit{.start = run.start + i * large_page_size, .length = large_page_size};
-            if (!host_.map(unit, read_write)) continue;
-            clear(unit);
-            (void)host_.unmap(unit);
-        }
+        for (u64 i = 0; i < run.units; ++i) scrub_and_free(slot, {run.start + i * large_page_size, 1});
     }
-    free_memory(slot);
+    slot.memory.clear();
     slot.compartment.reset();
     slot.tables.reset();
     slot.table_pool = PagePool();
@@ -275,12 +277,17 @@ void VmManager::release(Slot& slot) {
     slot.restart_at = 0;
 }
 
-void VmManager::free_memory(Slot& slot) {
-    for (const UnitRun& run : slot.memory) {
-        if (auto freed = units_.free(run); !freed)
-            log_.error("VM {}: {}", slot.config->name, freed.error().text);
+// What cannot be scrubbed stays allocated: nobody else may see what is in it.
+void VmManager::scrub_and_free(const Slot& slot, const UnitRun& unit) {
+    const PhysicalRange range = range_of(unit);
+    auto done = host_.map(range, read_write);
+    if (done) {
+        clear(range);
+        done = host_.unmap(range);
     }
-    slot.memory.clear();
+    if (done) done = units_.free(unit);
+    if (!done)
+        log_.error("VM {}: {} of its memory is lost: {}", slot.config->name, unit.start, done.error().text);
 }
 
 // --- Running

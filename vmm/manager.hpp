@@ -147,7 +147,7 @@ class VmManager final : public Management, private Surroundings {
     [[nodiscard]] Result<> build_machine(Slot& slot, VmBlueprint& blueprint);
     [[nodiscard]] Result<> power_on(Slot& slot);
     void release(Slot& slot);
-    void free_memory(Slot& slot);
+    void scrub_and_free(const Slot& slot, const UnitRun& unit);
     [[nodiscard]] const BootModule* find_module(std::string_view name) const;
     [[nodiscard]] Result<> collect_modules(const VmConfig& config,
                                            FixedVector<PhysicalRange, 20>& ranges) const;
