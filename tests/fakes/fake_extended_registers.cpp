@@ -8,6 +8,11 @@ namespace {
 FakeExtendedRegisters instance;
 constexpr usize legacy_size = 512, file_size = 1088;
 
+void note(const std::string& operation) {
+    instance.operations.push_back(operation);
+    if (instance.journal != nullptr) instance.journal->push_back(operation);
+}
+
 void keep(const void* area, usize size) {
     const auto* bytes = static_cast<const u8*>(area);
     instance.file.assign(bytes, bytes + size);
@@ -38,21 +43,19 @@ u64 bulkhead_read_xcr0() {
     return instance.xcr0;
 }
 void bulkhead_xsave(void* area, u64 mask) {
-    instance.operations.push_back("xsave " + std::to_string(mask) + " under " +
-                                  std::to_string(instance.xcr0));
+    note("xsave " + std::to_string(mask) + " under " + std::to_string(instance.xcr0));
     give(area, file_size);
 }
 void bulkhead_xrstor(const void* area, u64 mask) {
-    instance.operations.push_back("xrstor " + std::to_string(mask) + " under " +
-                                  std::to_string(instance.xcr0));
+    note("xrstor " + std::to_string(mask) + " under " + std::to_string(instance.xcr0));
     keep(area, file_size);
 }
 void bulkhead_fxsave(void* area) {
-    instance.operations.push_back("fxsave");
+    note("fxsave");
     give(area, legacy_size);
 }
 void bulkhead_fxrstor(const void* area) {
-    instance.operations.push_back("fxrstor");
+    note("fxrstor");
     keep(area, legacy_size);
 }
 u64 bulkhead_read_debug(u32 index) {

@@ -16,6 +16,8 @@ struct FakeExtendedRegisters {
     std::map<u32, u64> debug;
     std::vector<u8> file;                 // x87 to AVX-512, as XRSTOR or FXRSTOR left it
     std::vector<std::string> operations;  // in order
+    // Where saving and restoring of the file is noted as well, among what else happens there.
+    std::vector<std::string>* journal = nullptr;
 };
 
 FakeExtendedRegisters& fake_extended_registers();

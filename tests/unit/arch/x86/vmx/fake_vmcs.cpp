@@ -1,8 +1,6 @@
 #include "fake_vmcs.hpp"
 
-#include <cstring>
-
-#include "vmm/extended_state.hpp"
+#include "tests/fakes/fake_extended_registers.hpp"
 
 namespace bulkhead {
 namespace {
@@ -24,6 +22,7 @@ FakeVmx& new_fake_vmx() {
     instance = FakeVmx{};
     instance.current = 0x1000;
     instance.memory[0x1000].active = true;
+    new_fake_extended_registers().journal = &instance.operations;
     return instance;
 }
 
@@ -132,40 +131,6 @@ u64 bulkhead_vmx_read_cr2() {
 void bulkhead_vmx_write_cr2(u64 value) {
     fake_vmx().cr2 = value;
 }
-u64 bulkhead_read_debug(u32 index) {
-    return fake_vmx().debug[index];
-}
-void bulkhead_write_debug(u32 index, u64 value) {
-    fake_vmx().debug[index] = value;
-}
-void bulkhead_write_xcr0(u64 xcr0) {
-    fake_vmx().xcr0 = xcr0;
-}
-u64 bulkhead_read_xcr0() {
-    return fake_vmx().xcr0;
-}
-void bulkhead_xsave(void* area, u64 mask) {
-    auto& fake = fake_vmx();
-    fake.operations.push_back("xsave " + std::to_string(mask) + " under " + std::to_string(fake.xcr0));
-    if (!fake.vector_state[0].empty()) std::memcpy(area, fake.vector_state[0].data(), 576);
-}
-void bulkhead_xrstor(const void* area, u64 mask) {
-    auto& fake = fake_vmx();
-    fake.operations.push_back("xrstor " + std::to_string(mask) + " under " + std::to_string(fake.xcr0));
-    const auto* bytes = static_cast<const u8*>(area);
-    fake.vector_state[0].assign(bytes, bytes + 576);
-}
-void bulkhead_fxsave(void*) {
-    fake_vmx().operations.push_back("fxsave");
-}
-void bulkhead_fxrstor(const void*) {
-    fake_vmx().operations.push_back("fxrstor");
-}
-
-void bulkhead_write_tsc_aux(u64 value) {
-    fake_vmx().msrs[0xC0000103] = value;
-}
-
 }  // extern "C"
 
 }  // namespace bulkhead

@@ -1,5 +1,6 @@
 // A fake of VT-x for the host tests: VMCSs in a map, and a processor whose exits the test scripts. It
-// implements the link seams vmcs_access.hpp and processor_access.hpp, and that of vmm/extended_state.hpp.
+// implements the link seams vmcs_access.hpp and processor_access.hpp; that of vmm/extended_state.hpp is
+// tests/fakes/fake_extended_registers.hpp, which notes in `operations` what it is asked to move.
 #pragma once
 
 #include <deque>
@@ -26,7 +27,7 @@ struct FakeVmx {
     u32 instruction_error = 0;
     std::set<u32> missing_fields;         // VMREAD and VMWRITE of these fail
     std::vector<u32> reads;               // encodings, in order
-    std::vector<std::string> operations;  // other VMX instructions, in order
+    std::vector<std::string> operations;  // other instructions, in order
 
     // What the guest does between entry and exit; returns the exit-reason field.
     std::function<u64(GeneralRegisters&)> guest = [](GeneralRegisters&) { return u64{10}; };
@@ -36,10 +37,7 @@ struct FakeVmx {
 
     u64 tsc = 1'000'000;
     u64 cr2 = 0;
-    u64 xcr0 = 1;
     std::map<u32, u64> msrs;
-    std::map<u32, u64> debug;
-    std::map<u64, std::vector<u8>> vector_state;  // the register file, per component mask bit
 
     std::map<u32, u64>& fields() { return memory[current].fields; }
     u64 operator[](const auto& field) { return fields()[field.encoding]; }

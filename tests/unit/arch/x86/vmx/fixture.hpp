@@ -10,6 +10,7 @@
 #include "arch/x86/vmx/entry_checks.hpp"
 #include "fake_vmcs.hpp"
 #include "machines.hpp"
+#include "tests/fakes/fake_extended_registers.hpp"
 
 namespace bulkhead::vmx {
 
@@ -72,6 +73,7 @@ struct Bench {
     }
 
     FakeVmx& fake;
+    FakeExtendedRegisters& extended = fake_extended_registers();
     Capabilities capabilities;
     GuestMemory memory;
     std::vector<u8> ram;
