@@ -376,7 +376,7 @@ std::optional<SleepTypes> find_s5(Bytes aml) {
         const auto integer = [&]() -> std::optional<u8> {
             const auto op = at(next++);
             if (!op) return std::nullopt;
-            if (*op == zero_op || *op == one_op) return *op;
+            if (*op == zero_op || *op == one_op) return op;
             const u64 size = *op == byte_prefix ? 1 : *op == word_prefix ? 2 : *op == dword_prefix ? 4 : 0;
             const auto bytes = slice(aml, next, size);
             if (size == 0 || !bytes) return std::nullopt;

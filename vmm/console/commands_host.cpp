@@ -89,8 +89,8 @@ void clock(CommandContext& context) {
         context.out.write("\n");
         return;
     }
-    print(context.out, "machine clock: {:02}:{:02}:{:02} UTC ({} s since 1970), TSC {} at {} Hz\n", second / 3600,
-          second / 60 % 60, second % 60, host.wall_clock, host.tsc, host.tsc_hz);
+    print(context.out, "machine clock: {:02}:{:02}:{:02} UTC ({} s since 1970), TSC {} at {} Hz\n",
+          second / 3600, second / 60 % 60, second % 60, host.wall_clock, host.tsc, host.tsc_hz);
 }
 
 void reboot(CommandContext& context) {

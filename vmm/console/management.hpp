@@ -54,7 +54,8 @@ struct HostInfo {
     std::string_view backend;  // "VT-x", "AMD-V"
     unsigned cpus = 0;
     u64 memory_bytes = 0;
-    // Now: the machine's own clock (seconds since 1970), its time-stamp counter and what that counts a second.
+    // Now: the machine's own clock (seconds since 1970), its time-stamp counter and what that counts a
+    // second.
     u64 wall_clock = 0;
     u64 tsc = 0;
     u64 tsc_hz = 0;

@@ -248,7 +248,7 @@ TEST_CASE("every command has help, an example that parses, and a place in the li
             CHECK(line.words().size() > command.required);
         }
     }
-    CHECK(names.size() == 15);
+    CHECK(names.size() == 16);
     CHECK(desk.run("help lsit") == "help: unknown command \"lsit\"; did you mean list?\n");
 }
 
