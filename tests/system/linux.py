@@ -59,7 +59,9 @@ def test(machine, extent="full"):
         check(cpuinfo.count("processor") == 1 and "model name" in cpuinfo, "/proc/cpuinfo shows one processor")
 
         known = baseline(machine)
-        messages = warnings(system.shell("dmesg -r"))
+        dmesg = system.shell("dmesg -r")
+        check("Linux version" in dmesg, "dmesg is whole")
+        messages = warnings(dmesg)
         if known is None:
             print(f"not compared, as there is no baseline of {machine}:\n" + "\n".join(messages))
         else:
@@ -70,12 +72,11 @@ def test(machine, extent="full"):
         # Time: the guest's clock against the machine's own real-time clock, which Bulkhead reads.
         def clocks():
             guest_seconds = float(system.shell("cat /proc/uptime").split()[0])
+            date = seconds_of_day(system.shell("date -u"))
             system.detach()
             host = re.search(r"machine clock: ([\d:]{8}) UTC .*TSC (\d+) at (\d+) Hz", system.command("clock"))
             system.attach("linux")
-            system.machine.send("\r")
-            system.expect("guest# ")
-            return guest_seconds, seconds_of_day(host[1]), int(host[2]) / int(host[3])
+            return guest_seconds, seconds_of_day(host[1]), int(host[2]) / int(host[3]), date
 
         if extent == "full":
             before = clocks()
@@ -89,8 +90,10 @@ def test(machine, extent="full"):
             # The RTC shows whole seconds: one at each end may be missing.
             check(abs(machine_elapsed - guest_elapsed) <= 0.01 * guest_elapsed + 1,
                   "guest time and the machine's RTC agree within 1 % and the RTC's second")
-            drift = seconds_of_day(system.shell("date -u")) - seconds_of_day(system.shell("cat /sys/class/rtc/rtc0/time"))
-            check(abs(drift) <= 2, "date and the guest's RTC agree")
+            # Not their absolute values: until Linux has its clock source, a slow machine's ticks get lost, bare as well.
+            date_elapsed = (after[3] - before[3]) % 86400
+            check(abs(date_elapsed - machine_elapsed) <= 0.01 * machine_elapsed + 1,
+                  "the guest's date and the machine's RTC advance alike")
 
         system.machine.send("poweroff\r")
         system.expect("Power down", timeout=300)
@@ -98,20 +101,21 @@ def test(machine, extent="full"):
         system.detach()
         check(re.search(r"linux\s.*---s--", system.command("list")), "list shows the VM as shut down")
 
+        check("started" in system.command("start linux"), "it can be started again")
+        check(system.vm("linux")["state"] in ("running", "blocked"), "then it runs")
+        check("was reset" in system.command("reset linux"), "it can be reset while its kernel boots")
+        system.command("destroy linux")
+        check(re.search(r"linux\s.*------", system.command("list")), "destroyed, it is off")
+        # A new life, with nothing left on its console of the one before.
         system.command("start linux")
-        system.attach("linux")
-        system.expect("Linux version", timeout=300)
-        system.expect("Command line:")
-        system.detach()
-        check("was reset" in system.command("reset linux"), "reset while the kernel boots")
         system.attach("linux")
         system.expect("Linux version", timeout=300)
         if extent == "full":
             system.expect("guest is up: 6[.]1", timeout=600)
+            system.machine.send("\r")
+            system.expect("guest# ")
+            check("Debian" in system.shell("uname -a"), "the second life reaches its shell, too")
         system.detach()
-        check(re.search(r"linux\s", system.command("list")), "the VM runs again")
-        system.command("destroy linux")
-        check(re.search(r"linux\s.*------", system.command("list")), "destroyed, it is off")
         system.machine.send("poweroff\r")
         system.machine.wait_end(60)
 

@@ -57,6 +57,7 @@ class System:
 
     def __init__(self, machine, modules=(), config=None, options="", protocol="multiboot2", image=None, **machine_options):
         self.directory = tempfile.TemporaryDirectory(prefix="bulkhead-test-")
+        self.lines = 0  # typed to the guest's shell
         modules = list(modules)
         if config is not None:
             path = os.path.join(self.directory.name, "bulkhead.toml")
@@ -124,12 +125,14 @@ class System:
         self.prompt()
 
     def shell(self, line, timeout=300):
-        """Runs a line in the attached guest's shell and returns its output."""
-        self.machine.send(f"{line}; echo E\"ND\"$?\r")
-        self.expect(r"E\"ND\"\$\?\r?\n", timeout)
+        """Runs a line in the attached guest's shell and returns its output. Each line is marked with a number of its
+        own: what an attachment replays of earlier ones is not taken for its output."""
+        self.lines += 1
+        self.machine.send(f"{line}; echo E\"ND\"{self.lines}.$?\r")
+        self.expect(rf"E\"ND\"{self.lines}\.\$\?\r?\n", timeout)
         begin = self.machine.position
-        match = self.expect(r"END(\d+)", timeout)
-        output = bytes(self.machine.transcript[begin:match.start()]).decode(errors="replace").replace("\r", "")
+        match = self.expect(rf"END{self.lines}\.\d+\r?\n", timeout)
+        output = plain(self.machine.transcript[begin:match.start()])
         self.expect("guest# ", timeout)
         return output
 
