@@ -300,9 +300,7 @@ void run_hypervisor(Host& host) {
         const bool ran = manager->run_next(now + slice);
         // Interrupts that came while the guest ran are taken here.
         if (ran || busy) {
-            cpu::enable_interrupts();
-            cpu::pause();
-            cpu::disable_interrupts();
+            cpu::take_interrupts();
             continue;
         }
         arm_timer(std::min(manager->next_wake(), now + slice));

@@ -206,6 +206,11 @@ inline void enable_interrupts() {
     asm volatile("sti" : : : "memory");
 }
 // Enables interrupts and halts, with no instruction boundary between at which an interrupt could be lost.
+// Takes what interrupts are pending. STI lets one more instruction pass before it does; that is a NOP and not
+// a PAUSE, since QEMU's TCG goes from a PAUSE behind STI to the CLI without looking.
+inline void take_interrupts() {
+    asm volatile("sti; nop; cli" : : : "memory");
+}
 inline void enable_interrupts_and_halt() {
     asm volatile("sti; hlt" : : : "memory");
 }
