@@ -24,7 +24,7 @@ constexpr std::string_view config_module = "bulkhead.toml";
 // The core looks at the console at least so often, whatever the guest does: 10 ms.
 constexpr u64 slices_per_second = 100;
 // How much of a guest's last output is shown before its end is announced, in polls of the session.
-constexpr unsigned announced_polls = 8;
+constexpr unsigned announced_polls = 64;
 constexpr usize most_vms = Config::max_vms;
 
 Deferred<std::array<VmConfig, most_vms>> vm_configs;

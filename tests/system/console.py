@@ -150,10 +150,10 @@ def life_of_a_vm(system):
     check("is off" in system.command("destroy echo"), "nor destroyed again")
     check("VM echo started" in system.command("start echo"), "start")
     check("already" in system.command("start echo"), "it cannot be started twice")
-    for _ in range(10):
+    for _ in range(20):
         system.command("destroy echo")
         system.command("start echo")
-    check(system.vm("echo")["state"] == "running", "ten times destroyed and started: no memory is lost")
+    check(system.vm("echo")["state"] == "running", "twenty times destroyed and started: no memory is lost")
 
     system.attach("echo")
     system.expect("echo: ready\r\n")

@@ -77,7 +77,7 @@ def endless(system, vm):
 
 
 def test(machine):
-    with System(machine, MODULES, CONFIG, memory=128) as system:
+    with System(machine, MODULES, CONFIG, memory=128, **support.real_time(machine)) as system:
         system.prompt()
         system.wait_until(lambda: state(system, "crashes") == "crashed", "the unsupported instruction stops its VM")
         system.wait_until(lambda: state(system, "resets-preserve") == "shut_down" or

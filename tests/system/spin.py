@@ -75,6 +75,16 @@ def test(machine):
         talks(system, "alone")
         check([vm["state"] for vm in system.json("list")] == ["off", "off", "running"], "two are off, one runs")
 
+        # Each gets what the other had.
+        system.command("start halt")
+        system.command("start spin")
+        for vm in ("spin", "halt"):
+            system.attach(vm)
+            system.expect(f"{vm}: interrupts are off")
+            system.detach()
+        runs(system, "spin")
+        talks(system, "with both anew")
+
 
 if __name__ == "__main__":
     support.main(test)
