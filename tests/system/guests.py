@@ -13,7 +13,7 @@ CONFIG = """\
 [vm.memtest]
 kernel = "memtest"
 cmdline = "console=ttyS0,115200"
-memory.max = "8M"
+memory.max = "24M"
 autostart = false
 
 [vm.mach]
