@@ -39,7 +39,8 @@ function(add_system_test script)
 endfunction()
 
 add_system_test(linux MACHINES skylake epyc ARGUMENTS full TIMEOUT 900 COST 1000)
-add_system_test(linux MACHINES tigerlake ryzen ARGUMENTS quick TIMEOUT 900 COST 900)
+# Not on tigerlake: this kernel hangs there in XSAVE to a signal frame.
+add_system_test(linux MACHINES ryzen ARGUMENTS quick TIMEOUT 900 COST 900)
 add_system_test(boot_errors MACHINES skylake epyc COST 100)
 add_system_test(faults MACHINES skylake epyc COST 90)
 add_system_test(console MACHINES skylake epyc COST 80)
