@@ -12,6 +12,8 @@ def main():
     directory = os.path.join(ROOT, "build", "guests")
     os.makedirs(directory, exist_ok=True)
     guest_images.debian_kernel(directory)
+    for package in ("memtest86+", "gnumach-image-1.8-486", "grub-invaders"):  # for guests.py
+        guest_images.debian_package(package, directory)
     guest_images.busybox_initramfs(os.path.join(directory, "initrd.gz"))
 
 

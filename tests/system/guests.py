@@ -60,10 +60,10 @@ def test(machine):
         system.command("start memtest")
         system.attach("memtest")
         system.expect("Memtest86")
-        system.expect(r"#4 +\[Moving inversions")
+        system.expect(r"#([4-9]|10) +\[")  # it shows where it is every two seconds, and not every test
         system.expect(r"Pass: +\d+ +Errors: 0 ", 300)
         system.detach()
-        check(not re.search(r"Errors: [1-9]", system.machine.text()), "memtest86+ finds no error in four tests")
+        check(not re.search(r"Errors: [1-9]", system.machine.text()), "memtest86+ finds no error in its first tests")
         check(system.vm("memtest")["state"] in ("running", "blocked"), "memtest86+ runs")
         check(system.json("info memtest")["resets"] == 0, "without a reset")
 
