@@ -121,7 +121,7 @@ def talks(system, vm):
 def wrong_files_and_options(machine):
     with tempfile.TemporaryDirectory() as directory:
         modules = [(support.guest("echo"), "echo"), *broken_kernels(directory)]
-        with System(machine, modules, CONFIG, options="consol=com1 baud=7 loglevel=info", memory=256) as system:
+        with System(machine, modules, CONFIG, options="consol=com1 baud=7 loglevel=info", memory=256, **support.real_time(machine)) as system:
             system.prompt()
             log = system.command("dmesg")
             check(re.search(r'warning: HV-E131: unknown host option "consol=com1"; known are console baud', log),
@@ -158,7 +158,7 @@ def broken_config(machine):
 
 def no_config(machine):
     modules = [(support.guest("echo"), "first one two"), (support.guest("halt"), "second"), (support.guest("echo"), "first")]
-    with System(machine, modules, None, memory=1024) as system:
+    with System(machine, modules, None, memory=1024, **support.real_time(machine)) as system:
         system.prompt()
         check("no config module (bulkhead.toml): each kernel among the modules becomes a VM" in system.command("dmesg"),
               "without a config the log says what happens")
