@@ -116,7 +116,8 @@ def make_machine(options, image):
         if options.uefi:
             raise SystemExit("Bochs has no UEFI; use --emulator qemu")
         return Bochs(image, lenient_msrs=options.bare, **common)
-    return Qemu(image, kvm=emulator == "kvm", uefi=options.uefi, machine="q35" if options.uefi else "pc", **common)
+    # OVMF waits in real time: counting instructions would make it crawl.
+    return Qemu(image, kvm=emulator == "kvm", uefi=options.uefi, icount=not options.uefi, machine="q35" if options.uefi else "pc", **common)
 
 
 def interact(machine):
