@@ -16,31 +16,10 @@
 #include "vmm/config/config.hpp"
 #include "vmm/console/console_ring.hpp"
 #include "vmm/console/management.hpp"
+#include "vmm/host_services.hpp"
 #include "vmm/vm_builder.hpp"
 
 namespace bulkhead {
-
-// What the manager needs of the core and the machine.
-class HostServices {
-  public:
-    virtual void enter_address_space(HostPhysical root) = 0;
-    // The kernel's own address space, which shows no VM's memory ...
-    [[nodiscard]] virtual const HostPageTable& kernel_table() const = 0;
-    // ... except what is mapped here for a moment: at window() + physical. Page-aligned.
-    [[nodiscard]] virtual Result<> map(const PhysicalRange& range, Permissions permissions) = 0;
-    [[nodiscard]] virtual Result<> unmap(const PhysicalRange& range) = 0;
-    // Where the window of a VM's own memory begins: arena_window, but in host tests, which cannot map there.
-    [[nodiscard]] virtual u64 window() const { return arena_window; }
-    [[nodiscard]] virtual unsigned max_page_level()
-        const = 0;  // 3 where the processor has 1 GiB pages, else 2
-
-    [[nodiscard]] virtual HostInfo info() const = 0;
-    [[nodiscard]] virtual Result<> reboot() = 0;
-    [[nodiscard]] virtual Result<> power_off() = 0;
-
-  protected:
-    ~HostServices() = default;
-};
 
 // Told what happens to VMs, in words for the operator.
 class VmObserver {

@@ -14,4 +14,18 @@ std::string_view flags_of(VmState state) {
     return flags[static_cast<usize>(state)];
 }
 
+std::string_view name_of(VcpuSummary::State state) {
+    using enum VcpuSummary::State;
+    switch (state) {
+        case running: return "running";
+        case ready: return "ready";
+        case blocked: return "blocked";
+        case waiting_for_sipi: return "waiting for SIPI";
+        case paused: return "paused";
+        case halted_for_good: return "halted";
+        case off: return "off";
+    }
+    return "?";
+}
+
 }  // namespace bulkhead

@@ -2,14 +2,17 @@
 // All of it is called on the core that serves the console.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "kernel/base/fixed_string.hpp"
 #include "kernel/base/result.hpp"
 #include "kernel/base/types.hpp"
 #include "kernel/log/log_ring.hpp"
+#include "kernel/mem/compartment.hpp"
 #include "vmm/config/config.hpp"
 #include "vmm/console/console_ring.hpp"
+#include "vmm/cpu_state.hpp"
 #include "vmm/exit_statistics.hpp"
 
 namespace bulkhead {
@@ -49,6 +52,72 @@ struct VmDetails {
     FixedString<200> reason;  // why it stopped, if it did; may hold text that the guest had a say in
 };
 
+// One virtual processor.
+struct VcpuSummary {
+    static constexpr unsigned no_core = ~0U;
+    enum class State : u8 { running, ready, blocked, waiting_for_sipi, paused, halted_for_good, off };
+
+    unsigned number = 0;
+    State state = State::off;
+    unsigned core = no_core;  // where it runs
+    CpuSet affinity;          // where it may run
+    u64 cpu_nanoseconds = 0;  // processor time used: in the guest and on its exits
+    u64 exits = 0;
+};
+[[nodiscard]] std::string_view name_of(VcpuSummary::State state);
+
+// How far apart the vCPUs of a gang started, over all times that at least two of them did.
+struct GangSummary {
+    u64 starts = 0;
+    u64 last_nanoseconds = 0, mean_nanoseconds = 0, greatest_nanoseconds = 0;
+};
+
+// What `regs` shows: a vCPU as of its last exit.
+struct VcpuRegisters {
+    u64 gprs[16] = {};  // in the order of their encoding: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8..r15
+    u64 rip = 0, rflags = 0, cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, efer = 0, xcr0 = 0;
+    u64 debug[4] = {}, dr6 = 0, dr7 = 0;
+    Segment segments[8] = {};  // by SegmentName
+    DescriptorTable gdtr{}, idtr{};
+    std::string_view last_exit;
+    u64 last_code = 0;
+};
+
+// One physical core.
+struct CoreSummary {
+    unsigned number = 0;
+    u32 apic_id = 0;
+    bool online = false;
+    FixedString<120> reason;  // why it is not
+    bool dedicated = false;   // to one vCPU: no host tick
+    unsigned vcpus = 0;       // that run on it
+    u64 busy_nanoseconds = 0, idle_nanoseconds = 0;
+    u64 interrupts = 0, kicks = 0;
+};
+
+struct MemorySummary {
+    u64 total_bytes = 0;  // that VMs may have
+    u64 free_bytes = 0;
+    u64 largest_free_run_bytes = 0;
+    u64 hypervisor_bytes = 0;  // its image, data and tables
+};
+// What a VM has of it.
+struct VmMemorySummary {
+    u64 ram_bytes = 0;
+    u64 overhead_bytes = 0;  // its arena: tables, models, rings
+    u64 overhead_used_bytes = 0;
+    FixedVector<PhysicalRange, 12> ranges;  // of machine memory; the first is the arena
+};
+
+// A text screen, in printable ASCII. Large: not for a stack.
+struct ScreenText {
+    static constexpr unsigned max_columns = 132, max_rows = 60;
+    unsigned columns = 0, rows = 0;
+    bool cursor_visible = false;
+    unsigned cursor_column = 0, cursor_row = 0;
+    char characters[max_rows][max_columns] = {};
+};
+
 struct HostInfo {
     std::string_view version;  // of Bulkhead
     std::string_view backend;  // "VT-x", "AMD-V"
@@ -61,6 +130,8 @@ struct HostInfo {
     u64 tsc_hz = 0;
 };
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 class Management {
   public:
     [[nodiscard]] virtual HostInfo host() const = 0;
@@ -79,6 +150,52 @@ class Management {
     [[nodiscard]] virtual Result<> shutdown(VmId vm) = 0;  // asks the guest; it may take its time
     [[nodiscard]] virtual Result<> destroy(VmId vm) = 0;
 
+    // Makes a VM known by a config snippet: one [vm.NAME] table, as in the config file. It is started if its
+    // `autostart` says so. A VM of that name must be off; its definition is replaced. `problems` gets a line
+    // for each thing wrong, with line and column.
+    [[nodiscard]] virtual Result<> create(std::string_view snippet, Sink& problems) {
+        return fail("not yet");
+    }
+    // The text of a boot module, for create(); copied to `out`. Fails when there is none or it is too long.
+    [[nodiscard]] virtual Result<usize> read_module(std::string_view name, std::span<char> out) {
+        return fail("not yet");
+    }
+    [[nodiscard]] virtual Result<> rename(VmId vm, std::string_view name) { return fail("not yet"); }
+    // A key of the config file, with its value as in the file (a string without its quotes will do):
+    // cpu.weight, cpu.max, cpu.gang, cpuset.cpus, on_reboot, on_crash and autostart at any time; all the
+    // others while the VM is off.
+    [[nodiscard]] virtual Result<> set(VmId vm, std::string_view key, std::string_view value) {
+        return fail("not yet");
+    }
+
+    // False when there is no such vCPU.
+    [[nodiscard]] virtual bool vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const { return false; }
+    [[nodiscard]] virtual Result<> pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) {
+        return fail("not yet");
+    }
+    [[nodiscard]] virtual Result<> registers(VmId vm, unsigned vcpu, VcpuRegisters& out) {
+        return fail("not yet");
+    }
+    // Guest memory as the vCPU sees it at a linear address, or at a guest-physical one. Returns how many
+    // bytes from `address` on could be read; fails, saying why, when not even the first.
+    enum class AddressKind : u8 { linear, physical };
+    [[nodiscard]] virtual Result<usize> read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,
+                                                    MutableBytes out) {
+        return fail("not yet");
+    }
+    [[nodiscard]] virtual Result<> screen(VmId vm, ScreenText& out) { return fail("not yet"); }
+    // Keys pressed or released on the VM's keyboard, in scan code set 2: all or none. False when its buffer
+    // is full (try again later) or the VM is gone.
+    [[nodiscard]] virtual bool send_scan_codes(VmId vm, std::span<const u8> codes) { return false; }
+
+    // Cores by number, 0 .. count - 1. False past the end.
+    [[nodiscard]] virtual bool core_summary(unsigned core, CoreSummary& out) const { return false; }
+    [[nodiscard]] virtual MemorySummary memory() const { return {}; }
+    [[nodiscard]] virtual bool vm_memory(VmId vm, VmMemorySummary& out) const { return false; }
+
+    // How closely together the vCPUs of a gang start. False when the VM is none.
+    [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const { return false; }
+
     // The oldest log entry from `sequence` on.
     [[nodiscard]] virtual bool read_log(u64 sequence, LogEntry& entry) = 0;
 
@@ -94,5 +211,6 @@ class Management {
   protected:
     ~Management() = default;
 };
+#pragma GCC diagnostic pop
 
 }  // namespace bulkhead

@@ -1,0 +1,67 @@
+// What the hypervisor above needs of the cores and the machine. The composition root implements it; tests
+// give the VM manager a fake.
+#pragma once
+
+#include "kernel/base/fixed_string.hpp"
+#include "kernel/base/result.hpp"
+#include "kernel/mem/layout.hpp"
+#include "kernel/mem/page_table.hpp"
+#include "vmm/console/management.hpp"
+
+namespace bulkhead {
+
+// Something to do on a certain core.
+class CoreWork {
+  public:
+    virtual void run() = 0;
+
+  protected:
+    ~CoreWork() = default;
+};
+
+struct CoreInfo {
+    u32 apic_id = 0;
+    bool online = false;
+    FixedString<120> reason;  // why it is not
+};
+
+class HostServices {
+  public:
+    // On this core.
+    virtual void enter_address_space(HostPhysical root) = 0;
+    // The kernel's own address space, which shows no VM's memory ...
+    [[nodiscard]] virtual const HostPageTable& kernel_table() const = 0;
+    // ... except what is mapped here for a moment: at window() + physical. Page-aligned. Core 0 only.
+    [[nodiscard]] virtual Result<> map(const PhysicalRange& range, Permissions permissions) = 0;
+    [[nodiscard]] virtual Result<> unmap(const PhysicalRange& range) = 0;
+    // Where the window of a VM's own memory begins: arena_window, but in host tests, which cannot map there.
+    [[nodiscard]] virtual u64 window() const { return arena_window; }
+    [[nodiscard]] virtual unsigned max_page_level()
+        const = 0;  // 3 where the processor has 1 GiB pages, else 2
+
+    // Cores have the numbers 0 .. core_count() - 1, those included that did not start. Core 0 booted; it
+    // serves the console and manages the VMs.
+    [[nodiscard]] virtual unsigned core_count() const { return 1; }
+    [[nodiscard]] virtual CoreInfo core_info(unsigned core) const {
+        return {.apic_id = core, .online = true, .reason = {}};
+    }
+    [[nodiscard]] virtual unsigned this_core() const { return 0; }
+    // Makes the core leave its guest, or its halt, soon after. Any core; cheap, and harmless when in vain.
+    virtual void kick(unsigned) {}
+    // Runs `work` on that core, outside any guest and with interrupts disabled, and returns when it is done.
+    // On core 0 only, and not from within such work. Fails when the core does not answer within a second.
+    [[nodiscard]] virtual Result<> run_on(unsigned core, CoreWork& work) {
+        (void)core;
+        work.run();
+        return {};
+    }
+
+    [[nodiscard]] virtual HostInfo info() const = 0;
+    [[nodiscard]] virtual Result<> reboot() = 0;
+    [[nodiscard]] virtual Result<> power_off() = 0;
+
+  protected:
+    ~HostServices() = default;
+};
+
+}  // namespace bulkhead
