@@ -435,7 +435,15 @@ void read_vm(const Document& document, Reporter& reporter, NodeIndex node, Confi
         return;
     }
     bool good = TableReader<VmConfig>(document, reporter, vm_rows, *vm).read(node, Path());
-    if (document.find(node, "vcpus") == no_node && !vm->cpus.empty()) vm->vcpus = vm->cpus.count();
+    if (document.find(node, "vcpus") == no_node && !vm->cpus.empty()) {
+        vm->vcpus = vm->cpus.count();
+        if (vm->vcpus > VmConfig::max_vcpus) {
+            reporter.report(document[node].key_offset,
+                            "VM \"{}\" has {} cores and no vcpus; add vcpus = a number from 1 to {}", name,
+                            vm->vcpus, VmConfig::max_vcpus);
+            good = false;
+        }
+    }
     // A table whose lines could not all be read may well have had what seems missing.
     if (good) good = check_vm(document, reporter, node, config, *vm);
     vm->refused = !good;

@@ -84,7 +84,7 @@ struct VmConfig {
     static constexpr u64 default_memory = 256 * mib;
     static constexpr u64 min_memory = 2 * mib;  // the least the PC's memory map has room for
     static constexpr u64 max_memory = 16 * 1024 * gib;
-    static constexpr unsigned max_vcpus = CpuSet::max_cpus;
+    static constexpr unsigned max_vcpus = 16;
 
     FixedString<31> name;
     // Something about this VM was reported; the VM must not be created. The other members are not to be

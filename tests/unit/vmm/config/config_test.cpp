@@ -168,8 +168,14 @@ TEST_CASE("each wrong value is named with its place and what to do") {
           "bulkhead.toml:3:1: unknown key \"frobnicate\"; the known keys are cpuset.cpus vcpus memory.max "
           "kernel "
           "initrd cmdline modules boot console cpu.weight cpu.max cpu.gang autostart on_reboot on_crash\n");
-    CHECK(vm_problems("vcpus = 0") == "bulkhead.toml:3:9: vcpus is 0; give a number from 1 to 256\n");
-    CHECK(vm_problems("vcpus = -1") == "bulkhead.toml:3:9: vcpus is -1; give a number from 1 to 256\n");
+    CHECK(vm_problems("vcpus = 0") == "bulkhead.toml:3:9: vcpus is 0; give a number from 1 to 16\n");
+    CHECK(vm_problems("vcpus = 17") == "bulkhead.toml:3:9: vcpus is 17; give a number from 1 to 16\n");
+    CHECK(vm_problems("vcpus = 16").empty());
+    CHECK(vm_problems("cpuset.cpus = \"0-15\"").empty());
+    CHECK(vm_problems("cpuset.cpus = \"0-16\"") ==
+          "bulkhead.toml:1:5: VM \"a\" has 17 cores and no vcpus; add vcpus = a number from 1 to 16\n");
+    CHECK(vm_problems("cpuset.cpus = \"0-16\"\nvcpus = 2").empty());
+    CHECK(vm_problems("vcpus = -1") == "bulkhead.toml:3:9: vcpus is -1; give a number from 1 to 16\n");
     CHECK(vm_problems("vcpus = \"2\"") ==
           "bulkhead.toml:3:9: vcpus is a string; write an integer such as 2\n");
     CHECK(vm_problems("vcpus.x = 1") == "bulkhead.toml:3:1: vcpus is a table; write an integer such as 2\n");
