@@ -29,10 +29,13 @@ constexpr u32 allowed_7_ebx =
     leaf7_ebx::avx512cd | leaf7_ebx::sha | leaf7_ebx::avx512bw | leaf7_ebx::avx512vl;
 constexpr u32 prefetchwt1 = bit<u32>(0), cldemote = bit<u32>(25), movdiri = bit<u32>(27),
               movdir64b = bit<u32>(28);
-constexpr u32 allowed_7_ecx = prefetchwt1 | leaf7_ecx::avx512vbmi | leaf7_ecx::umip | leaf7_ecx::pku |
-                              leaf7_ecx::avx512vbmi2 | leaf7_ecx::gfni | leaf7_ecx::vaes |
-                              leaf7_ecx::vpclmulqdq | leaf7_ecx::avx512vnni | leaf7_ecx::avx512bitalg |
-                              leaf7_ecx::avx512vpopcntdq | leaf7_ecx::rdpid | cldemote | movdiri | movdir64b;
+// Protection keys stay hidden: the emulator's page walk does not honour them. With PKU go XCR0[9] and
+// CR4.PKE, so that PKRU is out of a guest's reach and need not be switched. Shadow stacks and IBT likewise,
+// for the same reason.
+constexpr u32 allowed_7_ecx = prefetchwt1 | leaf7_ecx::avx512vbmi | leaf7_ecx::umip | leaf7_ecx::avx512vbmi2 |
+                              leaf7_ecx::gfni | leaf7_ecx::vaes | leaf7_ecx::vpclmulqdq |
+                              leaf7_ecx::avx512vnni | leaf7_ecx::avx512bitalg | leaf7_ecx::avx512vpopcntdq |
+                              leaf7_ecx::rdpid | cldemote | movdiri | movdir64b;
 // Speculation controls (bits 26-31) and MD_CLEAR stay hidden while their MSRs are.
 constexpr u32 avx512_4vnniw = bit<u32>(2), avx512_4fmaps = bit<u32>(3), fsrm = bit<u32>(4),
               avx512_vp2intersect = bit<u32>(8), serialize = bit<u32>(14), avx512_fp16 = bit<u32>(23);
@@ -218,8 +221,7 @@ void CpuidPolicy::build_features(const PhysicalMachine& machine) {
         guest.ecx &= ~avx512_7_ecx;
         guest.edx &= ~avx512_7_edx;
     }
-    if ((xcr0_mask_ & xcr0::pkru) == 0) guest.ecx &= ~leaf7_ecx::pku;
-    put(basic_[7], guest, Patch::leaf7, true);
+    put(basic_[7], guest, Patch::none, true);
     if (!has_subleaf1) return;
     guest = {machine.cpuid(7, 1).eax & allowed_7_1_eax, 0, 0, 0};
     if (!has_avx) guest.eax &= ~avx_vnni;
@@ -282,11 +284,10 @@ void CpuidPolicy::build_xsave(const PhysicalMachine& machine) {
     if ((one.ecx & leaf1_ecx::xsave) == 0 || max_basic_ < 0xD) return;
     const CpuidResult physical = machine.cpuid(0xD, 0);
     u64 mask = (physical.eax | u64{physical.edx} << 32) & parameters_.xcr0;
-    mask &= xcr0::x87 | xcr0::sse | xcr0::avx | xcr0::avx512 | xcr0::pkru;
+    mask &= xcr0::x87 | xcr0::sse | xcr0::avx | xcr0::avx512;
     // Whole sets only, each with what it builds on.
     if ((mask & xcr0::sse) == 0) mask &= ~(xcr0::avx | xcr0::avx512);
     if ((mask & xcr0::avx) == 0 || (mask & xcr0::avx512) != xcr0::avx512) mask &= ~xcr0::avx512;
-    if ((machine.cpuid(7, 0).ecx & leaf7_ecx::pku) == 0) mask &= ~xcr0::pkru;
     mask |= xcr0::x87;
     components_[0] = {0, 160, false};
     components_[1] = {160, 256, false};
@@ -405,7 +406,6 @@ void CpuidPolicy::derive_masks() {
     add(cr, (seven.ebx & leaf7_ebx::smep) != 0, cr4::smep);
     add(cr, (seven.ebx & leaf7_ebx::smap) != 0, cr4::smap);
     add(cr, (seven.ecx & leaf7_ecx::umip) != 0, cr4::umip);
-    add(cr, (seven.ecx & leaf7_ecx::pku) != 0, cr4::pke);
     add(cr, (seven.ecx & leaf7_ecx::la57) != 0, cr4::la57);
     add(efer_mask_, (ext.edx & ext1_edx::syscall) != 0, efer::sce);
     add(efer_mask_, (ext.edx & ext1_edx::long_mode) != 0, efer::lme | efer::lma);
@@ -420,9 +420,6 @@ CpuidResult CpuidPolicy::patched(const Entry& entry, const CpuidState& state) co
         case Patch::leaf1:
             if ((state.cr4 & cr4::osxsave) != 0) result.ecx |= leaf1_ecx::osxsave;
             if (!state.apic_enabled) result.edx &= ~leaf1_edx::apic;
-            break;
-        case Patch::leaf7:
-            if ((state.cr4 & cr4::pke) != 0) result.ecx |= leaf7_ecx::ospke;
             break;
         case Patch::xsave: result.ebx = xsave_size(state.xcr0 & xcr0_mask_); break;
         case Patch::xsave_compact: result.ebx = compact_size(state.xcr0 & xcr0_mask_); break;

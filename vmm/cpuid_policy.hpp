@@ -46,7 +46,7 @@ struct CpuidParameters {
     bool monitor = false;
     bool la57 = false;
     bool xsaves = false;
-    u64 xcr0 = xcr0::x87 | xcr0::sse | xcr0::avx | xcr0::avx512 | xcr0::pkru;  // at most these
+    u64 xcr0 = xcr0::x87 | xcr0::sse | xcr0::avx | xcr0::avx512;  // at most these
 };
 
 // The part of the guest's state that CPUID shows.
@@ -83,7 +83,7 @@ class CpuidPolicy {
     [[nodiscard]] const TscRatio& ratio() const { return ratio_; }
 
   private:
-    enum class Patch : u8 { none, leaf1, leaf7, xsave, xsave_compact };
+    enum class Patch : u8 { none, leaf1, xsave, xsave_compact };
     struct Entry {
         CpuidResult result;
         Patch patch = Patch::none;

@@ -52,8 +52,8 @@ TEST_CASE("of a processor that has everything a guest sees the allow-lists and n
     for (const u32 hidden : {leaf7_ebx::sgx, leaf7_ebx::hle, leaf7_ebx::rtm, leaf7_ebx::rdt_m,
                              leaf7_ebx::rdt_a, leaf7_ebx::mpx, leaf7_ebx::processor_trace})
         REQUIRE((seven.ebx & hidden) == 0);
-    for (const u32 hidden : {leaf7_ecx::ospke, leaf7_ecx::waitpkg, leaf7_ecx::cet_ss, leaf7_ecx::la57,
-                             leaf7_ecx::tme, leaf7_ecx::key_locker, leaf7_ecx::pks})
+    for (const u32 hidden : {leaf7_ecx::pku, leaf7_ecx::ospke, leaf7_ecx::waitpkg, leaf7_ecx::cet_ss,
+                             leaf7_ecx::la57, leaf7_ecx::tme, leaf7_ecx::key_locker, leaf7_ecx::pks})
         REQUIRE((seven.ecx & hidden) == 0);
     REQUIRE((seven.edx & 0xFC000400) == 0);  // speculation controls, ARCH_CAPABILITIES, MD_CLEAR
     REQUIRE((seven.ebx & leaf7_ebx::avx512f) != 0);
@@ -85,30 +85,48 @@ TEST_CASE("what the processor lacks the guest lacks, emulated features apart") {
 TEST_CASE("bits that mirror the guest's state follow it") {
     const CpuidPolicy policy = build(intel_machine());
     REQUIRE((policy.lookup(1, 0, {.cr4 = cr4::osxsave}).ecx & cpuid::leaf1_ecx::osxsave) != 0);
-    REQUIRE((policy.lookup(7, 0, {.cr4 = cr4::pke}).ecx & cpuid::leaf7_ecx::ospke) != 0);
     REQUIRE((policy.lookup(1, 0, {.apic_enabled = false}).edx & cpuid::leaf1_edx::apic) == 0);
 }
 
 TEST_CASE("XSAVE sizes follow XCR0, standard and compacted") {
     const CpuidPolicy policy = build(intel_machine());
-    const u64 all = 0x2E7;
-    REQUIRE(policy.xcr0_mask() == all);  // MPX is hidden
+    const u64 all = 0xE7;
+    REQUIRE(policy.xcr0_mask() == all);  // MPX and PKRU are hidden
     const CpuidResult zero = policy.lookup(0xD, 0, {.xcr0 = 1});
-    REQUIRE(zero == CpuidResult{0x2E7, 576, 2696, 0});
+    REQUIRE(zero == CpuidResult{0xE7, 576, 2688, 0});
     REQUIRE(policy.lookup(0xD, 0, {.xcr0 = 7}).ebx == 832);
     REQUIRE(policy.lookup(0xD, 0, {.xcr0 = 0xE7}).ebx == 2688);
-    REQUIRE(policy.lookup(0xD, 0, {.xcr0 = all}).ebx == 2696);
-    REQUIRE(policy.lookup(0xD, 0, {.xcr0 = ~u64{0}}).ebx == 2696);
+    REQUIRE(policy.lookup(0xD, 0, {.xcr0 = ~u64{0}}).ebx == 2688);
     REQUIRE(policy.lookup(0xD, 1, {.xcr0 = 1}) == CpuidResult{7, 576, 0, 0});
     REQUIRE(policy.lookup(0xD, 1, {.xcr0 = 7}).ebx == 832);
-    REQUIRE(policy.lookup(0xD, 1, {.xcr0 = all}).ebx == 576 + 256 + 64 + 512 + 1024 + 8);
+    REQUIRE(policy.lookup(0xD, 1, {.xcr0 = all}).ebx == 576 + 256 + 64 + 512 + 1024);
     REQUIRE(policy.lookup(0xD, 2, {}) == CpuidResult{256, 576, 0, 0});
     REQUIRE(policy.lookup(0xD, 3, {}) == CpuidResult{});
     REQUIRE(policy.lookup(0xD, 8, {}) == CpuidResult{});
-    REQUIRE(policy.lookup(0xD, 9, {}) == CpuidResult{8, 2688, 0, 0});
-    for (const u32 subleaf : {10U, 63U, 64U, 0xFFFFFFFFU})
+    for (const u32 subleaf : {9U, 10U, 63U, 64U, 0xFFFFFFFFU})
         REQUIRE(policy.lookup(0xD, subleaf, {}) == CpuidResult{});
     REQUIRE((build(intel_machine(), {.xsaves = true}).lookup(0xD, 1, {}).eax & 8) != 0);
+}
+
+// The page walk of the emulator knows neither; what remains visible of one of them would make guests use it.
+TEST_CASE("protection keys and CET are hidden in every place that tells of them") {
+    for (const bool amd : {false, true}) {
+        const CpuidPolicy policy =
+            build(amd ? amd_machine() : intel_machine(), {.xsaves = true, .xcr0 = ~u64{0}});
+        for (const u64 cr4 : {u64{0}, cr4::pke | cr4::pks | cr4::cet}) {
+            const CpuidResult seven = policy.lookup(7, 0, {.cr4 = cr4});
+            REQUIRE((seven.ecx & (cpuid::leaf7_ecx::pku | cpuid::leaf7_ecx::ospke | cpuid::leaf7_ecx::pks |
+                                  cpuid::leaf7_ecx::cet_ss)) == 0);
+            constexpr u32 cet_ibt = bit<u32>(20);
+            REQUIRE((seven.edx & cet_ibt) == 0);
+        }
+        REQUIRE((policy.xcr0_mask() & xcr0::pkru) == 0);
+        REQUIRE((policy.lookup(0xD, 0, {}).eax & xcr0::pkru) == 0);
+        REQUIRE(policy.lookup(0xD, 1, {}).ecx == 0);  // IA32_XSS: neither CET_U nor CET_S
+        for (const u32 component : {9U, 11U, 12U})
+            REQUIRE(policy.lookup(0xD, component, {}) == CpuidResult{});
+        REQUIRE((policy.cr4_mask() & (cr4::pke | cr4::pks | cr4::cet)) == 0);
+    }
 }
 
 TEST_CASE("without AVX state nothing that needs it is shown") {
@@ -116,7 +134,7 @@ TEST_CASE("without AVX state nothing that needs it is shown") {
     REQUIRE(policy.xcr0_mask() == 3);
     REQUIRE((policy.lookup(1, 0, {}).ecx & (cpuid::leaf1_ecx::avx | cpuid::leaf1_ecx::fma)) == 0);
     REQUIRE((policy.lookup(7, 0, {}).ebx & (cpuid::leaf7_ebx::avx2 | cpuid::leaf7_ebx::avx512f)) == 0);
-    REQUIRE((policy.lookup(7, 0, {}).ecx & (cpuid::leaf7_ecx::pku | cpuid::leaf7_ecx::vaes)) == 0);
+    REQUIRE((policy.lookup(7, 0, {}).ecx & cpuid::leaf7_ecx::vaes) == 0);
     REQUIRE(build(intel_machine(), {.xcr0 = 3 | xcr0::avx | xcr0::opmask}).xcr0_mask() == 7);
 }
 
@@ -247,10 +265,10 @@ TEST_CASE("no leaf and subleaf shows a bit of the physical processor that no lis
 
 TEST_CASE("the masks for CR4, EFER and XCR0 are those of the table") {
     const CpuidPolicy policy = build(intel_machine());
-    REQUIRE((policy.cr4_mask() & (cr4::vmxe | cr4::smxe | cr4::la57 | cr4::cet | cr4::pks | cr4::kl)) == 0);
-    REQUIRE(
-        (policy.cr4_mask() & (cr4::pae | cr4::smep | cr4::smap | cr4::pke | cr4::fsgsbase | cr4::pcide)) ==
-        (cr4::pae | cr4::smep | cr4::smap | cr4::pke | cr4::fsgsbase | cr4::pcide));
+    REQUIRE((policy.cr4_mask() &
+             (cr4::vmxe | cr4::smxe | cr4::la57 | cr4::pke | cr4::cet | cr4::pks | cr4::kl)) == 0);
+    REQUIRE((policy.cr4_mask() & (cr4::pae | cr4::smep | cr4::smap | cr4::fsgsbase | cr4::pcide)) ==
+            (cr4::pae | cr4::smep | cr4::smap | cr4::fsgsbase | cr4::pcide));
     REQUIRE(policy.efer_mask() == (efer::sce | efer::lme | efer::lma | efer::nxe));
     REQUIRE(build(amd_machine()).efer_mask() ==
             (efer::sce | efer::lme | efer::lma | efer::nxe | efer::ffxsr));
