@@ -120,6 +120,7 @@ class VmManager final : public Management, private Surroundings {
     void enter(const Slot& slot) const;
     void enter_kernel() const;
 
+    using Management::create;
     [[nodiscard]] Result<> create(Slot& slot);
     [[nodiscard]] Result<> allocate_memory(Slot& slot, const VmBlueprint& blueprint);
     [[nodiscard]] Result<> build_compartment(Slot& slot);
