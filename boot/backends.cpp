@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/cpu/svm_cpu.hpp"
 #include "arch/x86/cpu/vmx_cpu.hpp"
 #include "arch/x86/regs/control.hpp"
@@ -32,6 +33,7 @@ class VmxFactory final : public BackendFactory {
   public:
     explicit VmxFactory(const vmx::Capabilities& capabilities) : capabilities_(capabilities) {}
 
+    const vmx::Capabilities& capabilities() const { return capabilities_; }
     std::string_view name() const override { return "VT-x"; }
     const PagingFormat& nested_format() const override { return ept_paging; }
     unsigned nested_max_level() const override {
@@ -110,6 +112,7 @@ class SvmFactory final : public BackendFactory {
   public:
     explicit SvmFactory(const svm::Capabilities& capabilities) : capabilities_(capabilities) {}
 
+    const svm::Capabilities& capabilities() const { return capabilities_; }
     std::string_view name() const override { return "AMD-V"; }
     const PagingFormat& nested_format() const override { return npt_paging; }
     unsigned nested_max_level() const override { return capabilities_.page_1gb ? 3 : 2; }
@@ -153,13 +156,38 @@ class SvmFactory final : public BackendFactory {
 Deferred<VmxFactory> vmx_factory;
 Deferred<SvmFactory> svm_factory;
 
+// A core's own memory for its extension: VT-x's VMXON region, or AMD-V's host save area and the page for what
+// VMSAVE keeps of the host.
+struct CorePages {
+    HostPhysical first{}, second{};
+};
+PerCpu<CorePages> core_pages;
+
+[[nodiscard]] Result<> take_pages(u32 core, unsigned count) {
+    CorePages& pages = core_pages.of(core);
+    for (HostPhysical* page : {&pages.first, &pages.second}) {
+        if (count-- == 0) break;
+        auto taken = take_page();
+        if (!taken) return std::unexpected(taken.error());
+        *page = *taken;
+    }
+    return {};
+}
+
+Result<> start_vmx_on_this_core(const vmx::Capabilities& capabilities) {
+    const HostPhysical region = core_pages->first;
+    return enable_vmx(capabilities, region, reinterpret_cast<u8*>(kernel_table_memory().access(region)));
+}
+
+Result<> start_svm_on_this_core() {
+    return enable_svm(core_pages->first, core_pages->second);
+}
+
 Result<BackendFactory*> start_vmx() {
     auto capabilities = detect_vmx();
     if (!capabilities) return std::unexpected(capabilities.error());
-    auto region = take_page();
-    if (!region) return std::unexpected(region.error());
-    u8* address = reinterpret_cast<u8*>(kernel_table_memory().access(*region));
-    if (auto enabled = enable_vmx(*capabilities, *region, address); !enabled)
+    if (auto taken = take_pages(0, 1); !taken) return std::unexpected(taken.error());
+    if (auto enabled = start_vmx_on_this_core(*capabilities); !enabled)
         return std::unexpected(enabled.error());
     return &vmx_factory.emplace(*capabilities);
 }
@@ -167,12 +195,9 @@ Result<BackendFactory*> start_vmx() {
 Result<BackendFactory*> start_svm(void (*arm_timer)(u64 deadline)) {
     auto capabilities = detect_svm();
     if (!capabilities) return std::unexpected(capabilities.error());
-    auto save_area = take_page();
-    if (!save_area) return std::unexpected(save_area.error());
-    auto host_vmcb = take_page();
-    if (!host_vmcb) return std::unexpected(host_vmcb.error());
+    if (auto taken = take_pages(0, 2); !taken) return std::unexpected(taken.error());
     set_svm_timer(arm_timer);
-    if (auto enabled = enable_svm(*save_area, *host_vmcb); !enabled) return std::unexpected(enabled.error());
+    if (auto enabled = start_svm_on_this_core(); !enabled) return std::unexpected(enabled.error());
     return &svm_factory.emplace(*capabilities);
 }
 
@@ -187,6 +212,31 @@ Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline)) {
         "HV-E200: the processor has neither VT-x (CPUID 1 ECX bit 5) nor AMD-V (CPUID 80000001h ECX bit 2), "
         "or the "
         "firmware hides it; enable virtualization in the firmware setup, or use a processor that has it");
+}
+
+Result<> prepare_virtualization_of(u32 core) {
+    if (vmx_factory.ready()) return take_pages(core, 1);
+    if (svm_factory.ready()) return take_pages(core, 2);
+    return {};
+}
+
+// What one core can do, VMs rely on wherever they run.
+Result<> start_virtualization_on_this_core() {
+    if (vmx_factory.ready()) {
+        auto capabilities = detect_vmx();
+        if (!capabilities) return std::unexpected(capabilities.error());
+        if (*capabilities != vmx_factory->capabilities())
+            return fail("HV-E046: its VT-x differs from that of core 0; update the firmware");
+        return start_vmx_on_this_core(*capabilities);
+    }
+    if (svm_factory.ready()) {
+        auto capabilities = detect_svm();
+        if (!capabilities) return std::unexpected(capabilities.error());
+        if (*capabilities != svm_factory->capabilities())
+            return fail("HV-E046: its AMD-V differs from that of core 0; update the firmware");
+        return start_svm_on_this_core();
+    }
+    return {};
 }
 
 }  // namespace bulkhead

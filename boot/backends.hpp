@@ -11,4 +11,9 @@ namespace bulkhead {
 // timer interrupt the core when its TSC reaches the value; ~0: not at all.
 [[nodiscard]] Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline));
 
+// The same on another core: core 0 takes the memory for it first, then the core itself turns the extension
+// on. An error says why the core cannot be used.
+[[nodiscard]] Result<> prepare_virtualization_of(u32 core);
+[[nodiscard]] Result<> start_virtualization_on_this_core();
+
 }  // namespace bulkhead

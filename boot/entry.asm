@@ -177,11 +177,16 @@ no_nx_text:
         db 13, 10, "HV-E008: no execute-disable (NX); enable it in the firmware setup", 13, 10, 0
 
 align 8
+global boot_gdt
+global boot_gdt_end
 boot_gdt:
         dq 0
         dq 0x00209A0000000000           ; 08h: 64-bit code, ring 0
+        dq 0x00CF9A000000FFFF           ; 10h: 32-bit code and
+        dq 0x00CF92000000FFFF           ; 18h: data, for the other cores on their way here
+boot_gdt_end:
 boot_gdt_pointer:
-        dw $ - boot_gdt - 1
+        dw boot_gdt_end - boot_gdt - 1
         dd boot_gdt
 
 bits 64
@@ -221,6 +226,7 @@ upper_half:
         hlt
         jmp .halt
 
+; They serve the other cores too, until each has loaded the kernel's own.
 section .bss..early_tables nobits alloc noexec write align=4096
 global early_pml4
 global early_pdpt_low

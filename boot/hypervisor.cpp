@@ -5,7 +5,9 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
 #include "boot/backends.hpp"
+#include "boot/cores.hpp"
 #include "boot/kernel_space.hpp"
 #include "boot/version.hpp"
 #include "drivers/rtc.hpp"
@@ -39,8 +41,9 @@ class Services final : public HostServices {
     explicit Services(std::string_view backend) : backend_(backend) {}
 
     void enter_address_space(HostPhysical root) override {
-        if (root == current_) return;
-        current_ = root;
+        HostPhysical& current = *roots_;
+        if (root == current) return;
+        current = root;
         cpu::write_cr3(root.raw());
     }
     const HostPageTable& kernel_table() const override { return kernel_page_table(); }
@@ -57,12 +60,17 @@ class Services final : public HostServices {
     HostInfo info() const override {
         return {.version = version,
                 .backend = backend_,
-                .cpus = 1,
+                .cpus = online_core_count(),
                 .memory_bytes = the_host->memory.managed_units() * UnitAllocator::unit_size,
                 .wall_clock = drivers::read_rtc().value_or(the_host->machine.wall_clock()),
                 .tsc = the_host->machine.tsc(),
                 .tsc_hz = the_host->machine.tsc_hz()};
     }
+    unsigned core_count() const override { return bulkhead::core_count(); }
+    CoreInfo core_info(unsigned core) const override { return bulkhead::core_info(core); }
+    unsigned this_core() const override { return cpu_index(); }
+    void kick(unsigned core) override { kick_core(core); }
+    Result<> run_on(unsigned core, CoreWork& work) override { return run_on_core(core, work); }
     Result<> reboot() override {
         the_host->console.flush();
         the_host->power.reset();
@@ -75,7 +83,7 @@ class Services final : public HostServices {
 
   private:
     std::string_view backend_;
-    HostPhysical current_ = kernel_page_table().root();
+    PerCpu<HostPhysical> roots_;  // what CR3 holds; 0: not known
 };
 Deferred<Services> services;
 
@@ -230,10 +238,11 @@ void apply_host_config() {
     if (wanted.on_panic == PanicAction::reset) panic_settings.reset = the_host->reset_machine;
 }
 
-// What the timer is armed for; nothing once it has fired. Most entries want what the last one wanted.
-std::optional<u64> armed;
+// What each core's timer is armed for; nothing once it has fired. Most entries want what the last one wanted.
+PerCpu<std::optional<u64>> armed_deadline;
 
 void arm_timer(u64 deadline) {
+    std::optional<u64>& armed = *armed_deadline;
     if (armed == deadline) return;
     armed = deadline;
     if (deadline == never) {
@@ -244,7 +253,7 @@ void arm_timer(u64 deadline) {
 }
 
 void on_timer(void*) {
-    armed.reset();
+    armed_deadline->reset();
     the_host->local_apic.end_of_interrupt();
 }
 void on_console_interrupt(void*) {
@@ -276,6 +285,7 @@ void run_hypervisor(Host& host) {
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);
+    start_cores(host, idle_core);
     read_config();
     apply_host_config();
     if (auto enabled = enable_console_interrupt(host, on_console_interrupt, nullptr); !enabled) {
@@ -296,6 +306,7 @@ void run_hypervisor(Host& host) {
     const u64 slice = host.machine.tsc_hz() / slices_per_second;
     for (;;) {
         const bool busy = serve_console();
+        watch_cores(host.log);
         const u64 now = host.machine.tsc();
         const bool ran = manager->run_next(now + slice);
         // Interrupts that came while the guest ran are taken here.

@@ -20,7 +20,8 @@ extern "C" const u8 image_start[], text_start[], text_end[], rodata_start[], rod
 }
 
 // For the tables of the kernel and, until a VM's arena takes over, of compartments.
-constexpr u64 pool_pages = 256;
+// Two pages a core are for its virtualisation extension.
+constexpr u64 pool_pages = 256 + 128;
 alignas(page_size) u8 pool_memory[pool_pages * page_size];
 u64 pool_bitmap[PagePool::bitmap_words(pool_pages)];
 
@@ -97,6 +98,10 @@ Result<> enter_kernel_space() {
 
     cpu::write_cr3(table->root().raw());
     return {};
+}
+
+void enter_kernel_table() {
+    cpu::write_cr3(table->root().raw());
 }
 
 HostPageTable& kernel_page_table() {

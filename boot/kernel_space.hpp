@@ -13,8 +13,10 @@ namespace bulkhead {
 // is a hole; nothing is mapped low.
 [[nodiscard]] Result<> enter_kernel_space();
 
-// For the other cores, once they run in 64-bit mode, and for Compartment::create(). After
-// enter_kernel_space().
+// On another core, which until then ran on the entry code's tables too; after configure_core().
+void enter_kernel_table();
+
+// For Compartment::create(). After enter_kernel_space().
 [[nodiscard]] HostPageTable& kernel_page_table();
 [[nodiscard]] TableMemory& kernel_table_memory();
 [[nodiscard]] const PagePool& kernel_page_pool();

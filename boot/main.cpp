@@ -74,10 +74,6 @@ std::string_view symbolize(u64 address, u64& offset) {
     return symbol->name;
 }
 
-void freeze_others() {
-    (void)local_apic.send_nmi_to_others();
-}
-
 void reset_machine() {
     uart.flush();
     power.reset();
@@ -222,7 +218,6 @@ void on_apic_error(void*) {
     for (const AcpiProcessor& processor : acpi->processors) {
         if (processor.apic_id == core_data(0).apic_id) core_data(0).acpi_id = processor.uid;
     }
-    panic_settings.freeze_others = freeze_others;
 
     for (const AcpiIoApic& io_apic : acpi->io_apics) {
         auto registers = map_device(io_apic.address, 0x20);

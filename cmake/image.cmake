@@ -16,7 +16,7 @@ set(image_flags
     -fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing
     -Wframe-larger-than=2048)
 # Rooms in which nothing runs on an exit: small rather than fast.
-set(cold_rooms boot drivers kernel/bootinfo kernel/log vmm/config vmm/console vmm/loader)
+set(cold_rooms boot drivers kernel/bootinfo kernel/log kernel/smp vmm/config vmm/console vmm/loader)
 
 # One object library a room; H rooms too.
 function(add_image_room room)

@@ -8,11 +8,11 @@ namespace bulkhead::drivers {
 namespace {
 
 constexpr u32 divide_by_1 = 0b1011;
-constexpr unsigned delivery_shift = 8, timer_mode_shift = 17, shorthand_shift = 18;
+constexpr unsigned timer_mode_shift = 17;
 constexpr u32 send_attempts = 100'000;
 
 constexpr u32 delivery(apic::Delivery mode) {
-    return static_cast<u32>(mode) << delivery_shift;
+    return static_cast<u32>(mode) << apic::delivery_shift;
 }
 
 }  // namespace
@@ -83,7 +83,8 @@ bool LocalApic::send_command(u32 apic_id, u32 low) {
         // Unlike a store to the xAPIC's page, WRMSR here is not ordered behind earlier stores (Intel SDM Vol.
         // 3A, 11.12.3).
         asm volatile("mfence; lfence" : : : "memory");
-        cpu::write_msr(MsrIndex(msr::x2apic_first.raw() + (apic::icr_low >> 4)), u64{apic_id} << 32 | low);
+        cpu::write_msr(MsrIndex(msr::x2apic_first.raw() + (apic::icr_low >> 4)),
+                       u64{apic::icr_destination(apic_id, true)} << 32 | low);
         return true;
     }
     // The two halves belong together: an interrupt handler that sends must not come between.
@@ -92,7 +93,7 @@ bool LocalApic::send_command(u32 apic_id, u32 low) {
         if (i == send_attempts) return false;
         cpu::pause();
     }
-    write(apic::icr_high, apic_id << 24);
+    write(apic::icr_high, apic::icr_destination(apic_id, false));
     write(apic::icr_low, low);
     for (u32 i = 0; (read(apic::icr_low) & apic::delivery_pending) != 0; ++i) {
         if (i == send_attempts) return false;
@@ -102,24 +103,19 @@ bool LocalApic::send_command(u32 apic_id, u32 low) {
 }
 
 bool LocalApic::send(u32 apic_id, Vector vector) {
-    return send_command(apic_id, apic::icr_assert | vector.raw());
+    return send_command(apic_id, apic::icr_fixed(vector.raw()));
 }
 
 bool LocalApic::send_nmi(u32 apic_id) {
-    return send_command(apic_id, apic::icr_assert | delivery(apic::Delivery::nmi));
-}
-
-bool LocalApic::send_nmi_to_others() {
-    return send_command(0, apic::icr_assert | delivery(apic::Delivery::nmi) |
-                               static_cast<u32>(apic::Shorthand::others) << shorthand_shift);
+    return send_command(apic_id, apic::icr_nmi());
 }
 
 bool LocalApic::send_init(u32 apic_id) {
-    return send_command(apic_id, apic::icr_assert | delivery(apic::Delivery::init));
+    return send_command(apic_id, apic::icr_init());
 }
 
 bool LocalApic::send_startup(u32 apic_id, u8 page) {
-    return send_command(apic_id, apic::icr_assert | delivery(apic::Delivery::startup) | page);
+    return send_command(apic_id, apic::icr_startup(page));
 }
 
 Result<> LocalApic::calibrate_timer(u64 tsc_hz) {

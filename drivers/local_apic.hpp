@@ -30,7 +30,6 @@ class LocalApic {
     // (xAPIC only; an x2APIC has no such state).
     bool send(u32 apic_id, Vector vector);
     bool send_nmi(u32 apic_id);
-    bool send_nmi_to_others();
     bool send_init(u32 apic_id);
     // The core starts in real mode at `page` * 4096.
     bool send_startup(u32 apic_id, u8 page);

@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ORDER = [
     ("kernel/base",),
     ("arch/x86/regs", "arch/x86/paging"),
-    ("kernel/sync", "kernel/log", "kernel/mem", "kernel/bootinfo", "kernel/sched"),
+    ("kernel/sync", "kernel/log", "kernel/mem", "kernel/bootinfo", "kernel/sched", "kernel/smp"),
     ("vmm", "vmm/decode", "vmm/dev", "vmm/loader", "vmm/config", "vmm/console"),
     ("arch/x86/vmx", "arch/x86/svm"),
     ("arch/x86/cpu", "drivers"),

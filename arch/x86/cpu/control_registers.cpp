@@ -1,6 +1,7 @@
 #include "arch/x86/cpu/control_registers.hpp"
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/paging/format.hpp"
 #include "arch/x86/regs/control.hpp"
 #include "arch/x86/regs/msr.hpp"
 
@@ -15,6 +16,9 @@ Result<> configure_core() {
         return fail("HV-E008: no execute-disable (NX); enable it in the firmware setup");
 
     cpu::write_msr(msr::efer, cpu::read_msr(msr::efer) | efer::nxe);
+
+    // Before any table that makes use of it is loaded; entry 0, which is in use, stays write-back.
+    if ((leaf1.edx & cpuid::leaf1_edx::pat) != 0) cpu::write_msr(msr::pat, host_pat);
 
     // Caches on, even where the firmware left an AP with CD set (Intel SDM Vol. 3A, 9.1.1, June 2023
     // edition).

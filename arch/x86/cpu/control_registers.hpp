@@ -5,9 +5,9 @@
 
 namespace bulkhead {
 
-// Sets CR0, CR4 and EFER on the running core: paging is already on. Write protection, NX, SMEP, SMAP, UMIP
-// and global pages where the processor has them, machine checks reported, x87 and vector state usable for
-// guests. Fails where NX is missing.
+// Sets CR0, CR4, EFER and the PAT on the running core: paging is already on. Write protection, NX, SMEP,
+// SMAP, UMIP and global pages where the processor has them, machine checks reported, x87 and vector state
+// usable for guests. Fails where NX is missing.
 [[nodiscard]] Result<> configure_core();
 
 // The protections in force, for the log: "NX SMEP SMAP UMIP".

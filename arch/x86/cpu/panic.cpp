@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/cpu/stacks.hpp"
 
 extern "C" const bulkhead::u8 text_start[];
@@ -16,6 +17,13 @@ namespace {
 
 constexpr u32 nobody = ~u32{0};
 std::atomic<u32> panicking_cpu{nobody};
+
+// Where a core was when it froze.
+struct Frozen {
+    std::atomic<bool> valid{false};
+    u64 rip = 0, rbp = 0;
+};
+PerCpu<Frozen> frozen;
 
 // Sinks get whole lines: one call of print() may reach them in many pieces.
 class Lines {
@@ -77,7 +85,33 @@ void enter_panic(u32 cpu) {
     if (panic_settings.freeze_others != nullptr) panic_settings.freeze_others();
 }
 
-[[noreturn]] void leave_panic() {
+[[nodiscard]] bool waits_for_others(u32 cpu) {
+    for (u32 other = 0; other < max_cpus; ++other) {
+        if (other != cpu && panic_settings.core_runs(other) && !frozen.of(other).valid.load()) return true;
+    }
+    return false;
+}
+
+void print_others(u32 cpu) {
+    if (panic_settings.core_runs == nullptr || panic_settings.output == nullptr) return;
+    // How fast the TSC runs may not be known: between 50 ms and a second.
+    constexpr u64 patience = 250'000'000;
+    const u64 start = cpu::read_tsc();
+    while (waits_for_others(cpu) && cpu::read_tsc() - start < patience) cpu::pause();
+    for (u32 other = 0; other < max_cpus; ++other) {
+        if (other == cpu || !panic_settings.core_runs(other)) continue;
+        const Frozen& place = frozen.of(other);
+        if (!place.valid.load(std::memory_order_acquire)) {
+            Lines()("  CPU {} does not answer", other);
+            continue;
+        }
+        Lines()("  CPU {} was at:", other);
+        print_backtrace(*panic_settings.output, place.rip, place.rbp);
+    }
+}
+
+[[noreturn]] void leave_panic(u32 cpu) {
+    print_others(cpu);
     if (panic_settings.reset != nullptr) {
         Lines()("Resetting the machine.");
         panic_settings.reset();
@@ -120,6 +154,15 @@ bool panic_in_progress() {
     return panicking_cpu.load() != nobody;
 }
 
+void freeze_for_panic(const TrapFrame& frame) {
+    // By the stack it runs on, the NMI's: GS may be a guest's at this moment.
+    Frozen& place = frozen.of(cpu_by_stack(stack_pointer()));
+    place.rip = frame.rip;
+    place.rbp = frame.rbp;
+    place.valid.store(true, std::memory_order_release);
+    cpu::stop();
+}
+
 void print_backtrace(Sink& sink, u64 rip, u64 rbp) {
     if (rip != 0) print_address(sink, rip);
     constexpr unsigned max_frames = 32;
@@ -137,7 +180,8 @@ void print_backtrace(Sink& sink, u64 rip, u64 rbp) {
 
 void panic_with(std::string_view text) {
     const u64 rsp = stack_pointer();
-    enter_panic(cpu_by_stack(rsp));
+    const u32 cpu = cpu_by_stack(rsp);
+    enter_panic(cpu);
     Lines()("");
     Lines()("{}", text);
     print_stack(rsp);
@@ -145,12 +189,13 @@ void panic_with(std::string_view text) {
         Lines()("  called from:");
         print_backtrace(*panic_settings.output, 0, reinterpret_cast<u64>(__builtin_frame_address(0)));
     }
-    leave_panic();
+    leave_panic(cpu);
 }
 
 void panic_on_trap(const TrapFrame& f) {
     const u64 cr2 = cpu::read_cr2();
-    enter_panic(cpu_by_stack(stack_pointer()));
+    const u32 cpu = cpu_by_stack(stack_pointer());
+    enter_panic(cpu);
     Lines()("");
 
     // A stack that overflows hits its guard page. The processor cannot push that page fault's frame, either,
@@ -177,7 +222,7 @@ void panic_on_trap(const TrapFrame& f) {
         Lines()("  at:");
         print_backtrace(*panic_settings.output, f.rip, f.rbp);
     }
-    leave_panic();
+    leave_panic(cpu);
 }
 
 }  // namespace bulkhead

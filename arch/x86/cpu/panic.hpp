@@ -11,8 +11,9 @@
 namespace bulkhead {
 
 struct PanicSettings {
-    Sink* output = nullptr;             // unlocked; null: nothing is printed
-    void (*freeze_others)() = nullptr;  // sends an NMI to all other cores
+    Sink* output = nullptr;                // unlocked; null: nothing is printed
+    void (*freeze_others)() = nullptr;     // sends an NMI to all other cores that run
+    bool (*core_runs)(u32 cpu) = nullptr;  // whether that core is one of them
     // The function that `address` lies in and the offset there; empty: unknown.
     std::string_view (*symbolize)(u64 address, u64& offset) = nullptr;
     void (*reset)() = nullptr;  // resets the machine afterwards; null: it halts
@@ -21,6 +22,10 @@ struct PanicSettings {
 extern PanicSettings panic_settings;
 
 [[nodiscard]] bool panic_in_progress();
+
+// What an NMI comes to while another core panics: the core leaves a note of where it was, for the report, and
+// stops.
+[[noreturn]] void freeze_for_panic(const TrapFrame& frame);
 
 [[noreturn]] void panic_with(std::string_view text);
 [[noreturn]] void panic_on_trap(const TrapFrame& frame);

@@ -63,7 +63,6 @@ void dispatch_interrupt(Vector vector) {
 }
 
 void dispatch_nmi() {
-    if (panic_in_progress()) cpu::stop();
     ++counters->nmis;
     if (nmi_handler == nullptr || !nmi_handler()) ++counters->unclaimed_nmis;
 }
@@ -76,6 +75,7 @@ extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
     if (frame->vector >= first_interrupt_vector) {
         dispatch_interrupt(Vector(static_cast<u8>(frame->vector)));
     } else if (frame->vector == 2) {
+        if (panic_in_progress()) freeze_for_panic(*frame);
         dispatch_nmi();
     } else if (!fix_up(*frame)) {
         panic_on_trap(*frame);

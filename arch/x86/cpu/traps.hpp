@@ -22,7 +22,7 @@ void set_unexpected_interrupt_handler(void (*handler)(Vector vector));
 // interrupt from the APIC.
 void dispatch_interrupt(Vector vector);
 
-// Called for each NMI, on the NMI stack or after a VM exit; true if it was the handler's. Unclaimed NMIs are
+// Called for each NMI, on the NMI stack; true if it was the handler's. Unclaimed NMIs are
 // counted.
 void set_nmi_handler(bool (*handler)());
 void dispatch_nmi();

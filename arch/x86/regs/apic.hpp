@@ -21,6 +21,7 @@ constexpr u64 base_bsp = bit(8), base_x2apic = bit(10), base_enable = bit(11);
 constexpr u32 masked = bit<u32>(16), level_triggered = bit<u32>(15), remote_irr = bit<u32>(14),
               active_low = bit<u32>(13), delivery_pending = bit<u32>(12), icr_assert = bit<u32>(14),
               icr_logical = bit<u32>(11);
+constexpr unsigned delivery_shift = 8, shorthand_shift = 18;
 constexpr u32 svr_enabled = bit<u32>(8);
 enum class Delivery : u8 {
     fixed = 0,
@@ -34,6 +35,25 @@ enum class Delivery : u8 {
 enum class Shorthand : u8 { none = 0, self = 1, all = 2, others = 3 };
 [[nodiscard]] constexpr Delivery delivery_of(u32 word) {
     return static_cast<Delivery>(extract(word, 10, 8));
+}
+
+// The low half of the interrupt command register: a message to one core, by its APIC ID in the high half.
+[[nodiscard]] constexpr u32 icr_fixed(u8 vector) {
+    return icr_assert | vector;
+}
+[[nodiscard]] constexpr u32 icr_nmi() {
+    return icr_assert | static_cast<u32>(Delivery::nmi) << delivery_shift;
+}
+[[nodiscard]] constexpr u32 icr_init() {
+    return icr_assert | static_cast<u32>(Delivery::init) << delivery_shift;
+}
+// The core starts in real mode at page * 4096; pages A0h to BFh are reserved.
+[[nodiscard]] constexpr u32 icr_startup(u8 page) {
+    return icr_assert | static_cast<u32>(Delivery::startup) << delivery_shift | page;
+}
+// The high half: eight bits of ID in xAPIC mode, 32 in x2APIC mode.
+[[nodiscard]] constexpr u32 icr_destination(u32 apic_id, bool x2apic) {
+    return x2apic ? apic_id : apic_id << 24;
 }
 
 // Error status register. Vectors below this one are illegal.

@@ -17,6 +17,8 @@ struct Capabilities {
     bool virtual_gif = false;
     bool pause_filter = false;
     bool page_1gb = false;
+
+    friend constexpr bool operator==(const Capabilities&, const Capabilities&) = default;
 };
 
 // The four CPUID leaves that tell: 80000001h, 80000008h, 8000000Ah.

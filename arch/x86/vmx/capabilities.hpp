@@ -22,6 +22,7 @@ struct ControlRange {
     u32 must_be_one = 0;  // allowed 0-settings: a 1 means that the control has to be 1
     u32 may_be_one = 0;   // allowed 1-settings: a 0 means that the control has to be 0
     [[nodiscard]] constexpr bool allows(u32 controls) const { return (controls & ~may_be_one) == 0; }
+    friend constexpr bool operator==(const ControlRange&, const ControlRange&) = default;
 };
 
 struct Capabilities {
@@ -48,6 +49,7 @@ struct Capabilities {
     [[nodiscard]] constexpr bool full_x2apic() const {
         return tpr_shadow && virtual_x2apic && apic_register && virtual_interrupts;
     }
+    friend constexpr bool operator==(const Capabilities&, const Capabilities&) = default;
 };
 
 // Refuses a processor without what every VM needs, naming what is missing.
