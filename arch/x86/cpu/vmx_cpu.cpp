@@ -68,6 +68,12 @@ vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
 // The processor as the VT-x backend reaches it (arch/x86/vmx/processor_access.hpp).
 extern "C" {
 
+u32 bulkhead_vmx_core() {
+    return cpu_index();
+}
+void bulkhead_vmx_host_state(vmx::HostState* state) {
+    *state = host_state_of_this_core(0);
+}
 u64 bulkhead_vmx_rdtsc() {
     return cpu::read_tsc();
 }

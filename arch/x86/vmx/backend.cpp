@@ -42,13 +42,14 @@ Result<> Backend::prepare(const HostState& host) {
         return fail("HV-E207: the VMCS at {:#x} cannot be made current: {}; the VM cannot run on this core",
                     address, explain_vmx_failure(result));
     }
-    host_ = host;
-    host_state_stale_ = false;
+    compartment_cr3_ = host.cr3;
+    core_ = bulkhead_vmx_core();
+    flush_pending_ = false;
     Result<> outcome = write_host_state(host);
     if (outcome) outcome = write_controls();
     if (outcome) {
         flush_guest_translations();  // a VM before this one may have had the VPID and the nested root
-        flush_translations();
+        flush_nested_translations();
         reset();
     }
     (void)bulkhead_vmclear(address);
@@ -189,14 +190,17 @@ void Backend::flush_guest_translations() {
 }
 
 void Backend::flush_translations() {
+    if (loaded_) {
+        flush_nested_translations();
+    } else {
+        flush_pending_ = true;
+    }
+}
+
+void Backend::flush_nested_translations() {
     const InvalidateDescriptor descriptor{.first = ept_pointer(), .second = 0};
     (void)bulkhead_invept(capabilities_.invept_single ? InveptType::single_context : InveptType::all_contexts,
                           &descriptor);
-}
-
-void Backend::attach_to_core(const HostState& host) {
-    host_ = host;
-    host_state_stale_ = true;
 }
 
 void Backend::reset() {

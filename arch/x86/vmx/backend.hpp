@@ -1,8 +1,8 @@
 // One virtual processor under VT-x: the VMCS behind VcpuBackend.
 //
 // A backend is tied to the core on which it is loaded: load(), then everything else, then save(), all on one
-// core in VMX operation with interrupts disabled. Between save() and load() it may move: attach_to_core()
-// tells it the new core's host state. prepare() comes first of all.
+// core in VMX operation with interrupts disabled. Between save() and load() it may move: load() notices,
+// writes the new core's host state and flushes. prepare() comes first of all.
 //
 // Who holds what while a vCPU is loaded: the VMCS what VM entry and exit switch; the processor's own
 // registers the rest (x87 to AVX-512 state and XCR0, DR0-DR3 and DR6, CR2, the SYSCALL MSRs, KERNEL_GS_BASE,
@@ -61,8 +61,6 @@ class Backend final : public VcpuBackend {
     // Makes the VMCS, in the state after RESET with the local APIC disabled; leaves nothing loaded. On a core
     // in VMX operation.
     [[nodiscard]] Result<> prepare(const HostState& host);
-    // From the next load() on the host state is `host`. Not while loaded.
-    void attach_to_core(const HostState& host);
 
     [[nodiscard]] Exit run(u64 deadline) override;
 
@@ -96,6 +94,8 @@ class Backend final : public VcpuBackend {
     [[nodiscard]] u8 cr8() const override;
     void set_cr8(u8 value) override;
 
+    // While not loaded it is put off until load(). Either way it concerns one core: what another core holds
+    // of the nested table goes when a vCPU of the VM is loaded there that was elsewhere before.
     void flush_translations() override;
     void reset() override;
     void explain(Sink& sink) const override;
@@ -128,6 +128,8 @@ class Backend final : public VcpuBackend {
     void update_mode();
     void match_pending_single_step();
     void flush_guest_translations();
+    void flush_nested_translations();
+    void move_to_core(u32 core);
     [[nodiscard]] bool uses_vpid() const;
     [[nodiscard]] u64 ept_pointer() const;
 
@@ -136,7 +138,8 @@ class Backend final : public VcpuBackend {
     const ControlRegisterOwnership cr0_;
     const ControlRegisterOwnership cr4_;
     MsrBitmap msr_bitmap_;
-    HostState host_{};
+    u64 compartment_cr3_ = 0;
+    u32 core_ = 0;  // on which it was last loaded, or prepared
 
     // As in the VMCS.
     u32 pin_ = 0, primary_ = 0, secondary_ = 0;
@@ -144,7 +147,7 @@ class Backend final : public VcpuBackend {
 
     bool launched_ = false;
     bool loaded_ = false;
-    bool host_state_stale_ = false;
+    bool flush_pending_ = false;
     bool injection_pending_ = false;
 
     // The registers that stay in the processor while loaded, while not loaded.

@@ -19,14 +19,25 @@ void Backend::write_resident(usize index, u64 value) {
     if (loaded_) bulkhead_vmx_wrmsr(resident_msrs[index].raw(), value);
 }
 
+// The VMCS is current here, with the host state of the core it comes from.
+void Backend::move_to_core(u32 core) {
+    core_ = core;
+    HostState host;
+    bulkhead_vmx_host_state(&host);
+    host.cr3 = compartment_cr3_;
+    (void)write_host_state(host);  // every field took a value in prepare()
+    // What this core cached when the vCPU was last here may have been flushed elsewhere since.
+    flush_guest_translations();
+    flush_pending_ = true;
+}
+
 void Backend::load() {
     (void)bulkhead_vmptrld(parameters_.vmcs.physical.raw());
-    if (host_state_stale_) {
-        host_state_stale_ = false;
-        (void)write_host_state(host_);
-        // What this core cached when the vCPU was last here may have been flushed elsewhere since.
-        flush_guest_translations();
-        flush_translations();
+    if (const u32 core = bulkhead_vmx_core(); core != core_) [[unlikely]]
+        move_to_core(core);
+    if (flush_pending_) {
+        flush_pending_ = false;
+        flush_nested_translations();
     }
     loaded_ = true;
     if (parameters_.branch_barrier) bulkhead_vmx_wrmsr(msr::pred_cmd.raw(), 1);

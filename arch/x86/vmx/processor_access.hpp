@@ -3,6 +3,7 @@
 // tests.
 #pragma once
 
+#include "arch/x86/vmx/host_state.hpp"
 #include "vmm/cpu_state.hpp"
 
 namespace bulkhead {
@@ -17,6 +18,10 @@ u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched);
 
 // Runs the host's own handler of the NMI that ended the guest's turn, whose IRET unblocks NMIs again.
 void bulkhead_vmx_take_nmi();
+
+// The running core's number, and its state as exits are to restore it, but for CR3, which depends on the VM.
+u32 bulkhead_vmx_core();
+void bulkhead_vmx_host_state(vmx::HostState* state);
 
 u64 bulkhead_vmx_rdtsc();
 u64 bulkhead_vmx_rdmsr(u32 index);

@@ -562,23 +562,70 @@ TEST_CASE("Extended state is switched with all components enabled, whatever the 
     CHECK(bench.extended.xcr0 == 1);
 }
 
-TEST_CASE("Moving to another core rewrites the host state and flushes") {
+TEST_CASE(
+    "A vCPU that is loaded on another core gets that core's host state in its own compartment, and flushes") {
     Bench bench;
     Backend& b = *bench.backend;
     b.save();
-    HostState other = test_host;
-    other.tr_base = 0xFFFF'FFFF'9000'0000;
-    b.attach_to_core(other);
+    bench.fake.core = 3;
+    bench.fake.host = test_host;
+    bench.fake.host.cr3 = 0x66'6000;
+    bench.fake.host.tr = 72;
+    bench.fake.host.tr_base = 0xFFFF'FFFF'9000'0000;
+    bench.fake.host.gs_base = 0xFFFF'FFFF'9000'1000;
     bench.fake.operations.clear();
     b.load();
+    CHECK(bench.fake[vmcs::host_tr_selector] == 72);
     CHECK(bench.fake[vmcs::host_tr_base] == 0xFFFF'FFFF'9000'0000);
-    CHECK(bench.fake.operations.size() == 4);
+    CHECK(bench.fake[vmcs::host_gs_base] == 0xFFFF'FFFF'9000'1000);
+    CHECK(bench.fake[vmcs::host_cr3] == test_host.cr3);
+    REQUIRE(bench.fake.operations.size() == 4);
+    CHECK(bench.fake.operations[0] == "vmptrld");
     CHECK(bench.fake.operations[1] == "invvpid 1 17");
+    CHECK(bench.fake.operations[2].starts_with("invept 1 "));
     bench.fake.operations.clear();
     b.save();
     b.load();
     CHECK(bench.fake.operations ==
           std::vector<std::string>{"xsave 7 under 7", "vmclear", "vmptrld", "xrstor 7 under 7"});
+
+    // And back again: what the first core holds is not trusted either.
+    b.save();
+    bench.fake.core = 0;
+    bench.fake.host = test_host;
+    bench.fake.operations.clear();
+    b.load();
+    CHECK(bench.fake[vmcs::host_tr_base] == test_host.tr_base);
+    CHECK(bench.fake.operations.size() == 4);
+}
+
+TEST_CASE("Saving clears the VMCS, so that the next entry on any core launches") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    (void)b.run(~u64{0});
+    b.save();
+    CHECK_FALSE(bench.fake.memory[bench.parameters.vmcs.physical.raw()].active);
+    bench.fake.core = 1;
+    bench.fake.host = test_host;
+    b.load();
+    CHECK(b.run(~u64{0}).reason != ExitReason::hardware_error);
+    CHECK(bench.fake.entries == 2);
+}
+
+TEST_CASE("A flush asked for while the vCPU is not loaded is done when it is") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    b.save();
+    bench.fake.operations.clear();
+    b.flush_translations();
+    CHECK(bench.fake.operations.empty());
+    b.load();
+    REQUIRE(bench.fake.operations.size() == 3);
+    CHECK(bench.fake.operations[1].starts_with("invept 1 "));
+    b.save();
+    bench.fake.operations.clear();
+    b.load();
+    CHECK(bench.fake.operations.size() == 2);
 }
 
 TEST_CASE("Barriers are issued when a vCPU is loaded, where asked for") {

@@ -116,6 +116,12 @@ u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched) {
 void bulkhead_vmx_take_nmi() {
     ++fake_vmx().nmis_taken;
 }
+u32 bulkhead_vmx_core() {
+    return fake_vmx().core;
+}
+void bulkhead_vmx_host_state(vmx::HostState* state) {
+    *state = fake_vmx().host;
+}
 u64 bulkhead_vmx_rdtsc() {
     return fake_vmx().tsc;
 }

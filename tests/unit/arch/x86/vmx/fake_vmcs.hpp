@@ -35,6 +35,9 @@ struct FakeVmx {
     unsigned entries = 0;
     unsigned nmis_taken = 0;
 
+    u32 core = 0;         // that runs the test
+    vmx::HostState host;  // and its state
+
     u64 tsc = 1'000'000;
     u64 cr2 = 0;
     std::map<u32, u64> msrs;
