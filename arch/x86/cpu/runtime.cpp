@@ -8,21 +8,37 @@
 
 extern "C" {
 
-// REP MOVSB and STOSB are what processors with ERMS do best, and what an exit path measured in instructions
-// counts as one; this file is compiled so that the loops here are not turned into calls of themselves.
+// String instructions: what processors do best, and what an exit path measured in instructions counts as one.
+// Eight bytes at a time where there are many: that is as fast on a processor with ERMS, and emulators, whose
+// every step moves one element, clear a VM's memory in an eighth of the time. This file is compiled so that
+// the loops here are not turned into calls of themselves.
+constexpr std::size_t many = 64;
+
 void* memcpy(void* to, const void* from, std::size_t count) {
     void* const result = to;
+    if (count >= many) {
+        std::size_t words = count / 8;
+        count %= 8;
+        asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+    }
     asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
     return result;
 }
 
 void* memset(void* to, int value, std::size_t count) {
     void* const result = to;
-    asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+    const std::uint64_t pattern = static_cast<unsigned char>(value) * 0x0101'0101'0101'0101;
+    if (count >= many) {
+        std::size_t words = count / 8;
+        count %= 8;
+        asm volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(pattern) : "memory");
+    }
+    asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(pattern) : "memory");
     return result;
 }
 
 void* memmove(void* to, const void* from, std::size_t count) {
+    // To lower addresses memcpy() goes ahead of itself: each element is read before it is overwritten.
     if (reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from) >= count)
         return memcpy(to, from, count);
     // `to` lies within the source: from the end, with DF set; nothing can see DF but the trap entry, which
