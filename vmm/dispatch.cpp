@@ -113,8 +113,9 @@ Vcpu::Handling Vcpu::handle_hlt(const Exit& exit) {
     if (length == 0) return Handling::handled;
     complete_instruction(length);
     // STI; HLT: the shadow that STI left ends with HLT, so the flag alone decides what can wake it.
-    halted_with_interrupts_ = (backend_.read(Register::rflags) & rflags::if_) != 0;
-    if (!backend_.injection_pending()) activity_ = Activity::halted;
+    halted_with_interrupts_.store((backend_.read(Register::rflags) & rflags::if_) != 0,
+                                  std::memory_order_relaxed);
+    if (!backend_.injection_pending()) set_activity(Activity::halted);
     return Handling::handled;
 }
 
@@ -350,12 +351,11 @@ Vcpu::Handling Vcpu::handle_port(const Exit& exit) {
     if (length == 0) return Handling::handled;
     u64& rax = backend_.gprs.rax;
     if (access.in) {
-        const u64 value = vm_.ports().read(access.port.raw(), access.size);
-        rax = access.size == 4 ? static_cast<u32>(value) : insert(rax, 8 * access.size - 1, 0, value);
+        const u32 value = vm_.port_read(access.port, access.size, number_);
+        rax = access.size == 4 ? value : insert(rax, 8 * access.size - 1, 0, value);
     } else {
-        vm_.ports().write(access.port.raw(), access.size, rax & all_ones(access.size));
+        vm_.port_write(access.port, access.size, static_cast<u32>(rax & all_ones(access.size)), number_);
     }
-    vm_.devices_touched();
     complete_instruction(length);
     return Handling::handled;
 }
@@ -405,7 +405,7 @@ Vcpu::Handling Vcpu::handle_apic_access(const Exit& exit) {
 // Fetches and decodes what RIP points at. False when there is no instruction to go on with: the exception
 // that the guest is due, or a retry, is arranged then.
 bool Vcpu::fetch(Instruction& instruction) {
-    VcpuContext context(vm_, backend_, apic_, cpuid_);
+    VcpuContext context(vm_, number_, backend_, apic_, cpuid_);
     FetchedInstruction fetched;
     if (fetch_instruction(context, execution_mode(context), fetched)) {
         instruction = fetched.instruction;
@@ -416,7 +416,7 @@ bool Vcpu::fetch(Instruction& instruction) {
 }
 
 Vcpu::Handling Vcpu::emulate_instruction(const KnownTranslation& known) {
-    VcpuContext context(vm_, backend_, apic_, cpuid_);
+    VcpuContext context(vm_, number_, backend_, apic_, cpuid_);
     const ExecutionMode mode = execution_mode(context);
     FetchedInstruction fetched;
     Outcome outcome;

@@ -1,4 +1,6 @@
-// Every exit accounted for: how often each reason struck and what it cost.
+// Every exit accounted for: how often each reason struck and what it cost. The core that runs the vCPU counts
+// by count_exit() and count_guest(); any other may read meanwhile, by add(), total_count() and total_ticks().
+// Each figure is then whole, though not all of one instant.
 #pragma once
 
 #include "kernel/base/types.hpp"
@@ -16,23 +18,35 @@ struct ExitStatistics {
 
     [[nodiscard]] Entry& of(ExitReason reason) { return entries[static_cast<usize>(reason)]; }
     [[nodiscard]] const Entry& of(ExitReason reason) const { return entries[static_cast<usize>(reason)]; }
+    void count_exit(ExitReason reason, u64 ticks) {
+        Entry& entry = of(reason);
+        increase(entry.count, 1);
+        increase(entry.ticks, ticks);
+    }
+    void count_guest(u64 ticks) { increase(guest_ticks, ticks); }
+
     void add(const ExitStatistics& other) {
         for (usize i = 0; i < static_cast<usize>(ExitReason::count); ++i) {
-            entries[i].count += other.entries[i].count;
-            entries[i].ticks += other.entries[i].ticks;
+            entries[i].count += load(other.entries[i].count);
+            entries[i].ticks += load(other.entries[i].ticks);
         }
-        guest_ticks += other.guest_ticks;
+        guest_ticks += load(other.guest_ticks);
     }
     [[nodiscard]] u64 total_count() const {
         u64 sum = 0;
-        for (const Entry& entry : entries) sum += entry.count;
+        for (const Entry& entry : entries) sum += load(entry.count);
         return sum;
     }
     [[nodiscard]] u64 total_ticks() const {
-        u64 sum = guest_ticks;
-        for (const Entry& entry : entries) sum += entry.ticks;
+        u64 sum = load(guest_ticks);
+        for (const Entry& entry : entries) sum += load(entry.ticks);
         return sum;
     }
+
+  private:
+    [[nodiscard]] static u64 load(const u64& value) { return __atomic_load_n(&value, __ATOMIC_RELAXED); }
+    // There is one writer: no locked instruction is needed.
+    static void increase(u64& value, u64 by) { __atomic_store_n(&value, load(value) + by, __ATOMIC_RELAXED); }
 };
 
 }  // namespace bulkhead

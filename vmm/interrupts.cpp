@@ -26,7 +26,7 @@ bool Interrupts::accept(unsigned vcpu, const InterruptMessage& message) {
         case apic::Delivery::extint: accepted = apic.post_extint(); break;
         case apic::Delivery::smi: break;  // dropped: there is no system-management mode
     }
-    if (accepted) waker_.wake(vcpu);
+    if (accepted && apic.id() != message.source) waker_.wake(vcpu);
     return accepted;
 }
 
@@ -70,6 +70,10 @@ bool Interrupts::deliver_lowest_priority(const InterruptMessage& message) {
 
 void Interrupts::broadcast_eoi(Vector vector) {
     for (IoApic* apic : io_apics_) apic->eoi(vector);
+}
+
+void Interrupts::destinations_changed() {
+    for (IoApic* apic : io_apics_) apic->retry();
 }
 
 void Interrupts::deliver_msi(u64 address, u32 data) {

@@ -14,7 +14,8 @@ namespace bulkhead {
 // Makes a vCPU look at its local APIC: kicks it out of guest mode or wakes it from a halt.
 class Waker {
   public:
-    // vcpu: the index under which its APIC was added. Any core; cheap and harmless if it already looks.
+    // vcpu: the index under which its APIC was added. Any core, with the I/O APIC's lock or others held;
+    // cheap and harmless if it already looks. Not called for a processor's message to itself.
     virtual void wake(unsigned vcpu) = 0;
 
   protected:
@@ -36,6 +37,7 @@ class Interrupts final : public InterruptBus {
     // Any core. Bounded by the number of vCPUs; takes no lock.
     bool deliver(const InterruptMessage& message) override;
     void broadcast_eoi(Vector vector) override;
+    void destinations_changed() override;
 
     // A device's memory write to FEExxxxxh. What is no valid message is dropped.
     void deliver_msi(u64 address, u32 data);

@@ -14,7 +14,7 @@ void Vcpu::reset(const StartState* start) {
     backend_.reset();
     apic_.reset();
     msrs_.reset();
-    activity_ = apic_.is_bootstrap() ? Activity::active : Activity::wait_for_sipi;
+    set_activity(apic_.is_bootstrap() ? Activity::active : Activity::wait_for_sipi);
     interrupted_.reset();
     deferred_.reset();
     apic_.set_tsc_offset(0);
@@ -65,13 +65,14 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
     while (true) {
         if (vm_.stopped()) return RunResult::stopped;
         if (now >= timer_check_) expire_timers();
-        if (activity_ != Activity::active || apic_.has_signal()) {
-            accept_signals();
+        if (activity() != Activity::active || apic_.has_signal()) {
+            const bool was_init = accept_signals();
             if (vm_.stopped()) return RunResult::stopped;
-            if (activity_ != Activity::active) {
+            if (activity() != Activity::active) {
                 if (!has_work()) return RunResult::blocked;
-                if (activity_ != Activity::halted) continue;
-                activity_ = Activity::active;
+                // Another vCPU may send one INIT after the other: each ends the turn, lest the host wait.
+                if (was_init || activity() != Activity::halted) return RunResult::yielded;
+                set_activity(Activity::active);
             }
         }
         if (now >= deadline) return RunResult::yielded;
@@ -82,13 +83,11 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
         const u64 entered = machine.tsc();
         const Exit exit = backend_.run(timer < deadline ? timer : deadline);
         const u64 left = machine.tsc();
-        statistics_.guest_ticks += left - entered;
+        statistics_.count_guest(left - entered);
 
-        ExitStatistics::Entry& entry = statistics_.of(exit.reason);
-        ++entry.count;
         handle(exit);
         now = machine.tsc();
-        entry.ticks += now - left;
+        statistics_.count_exit(exit.reason, now - left);
         if (exit.reason == ExitReason::external_interrupt || exit.reason == ExitReason::host_nmi) {
             return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
         }
@@ -126,13 +125,16 @@ void Vcpu::crash(std::string_view why) {
 void Vcpu::expire_timers() {
     const Ticks now = vm_.clock().now();
     if (apic_.deadline() <= now) apic_.expire();
-    vm_.expire_devices(now);
+    if (number_ == VirtualMachine::timekeeper) vm_.expire_devices(now);
 }
 
 u64 Vcpu::next_timer() {
-    const Ticks apic = apic_.deadline();
-    const Ticks devices = vm_.device_deadline();
-    return vm_.clock().to_physical(apic < devices ? apic : devices);
+    Ticks due = apic_.deadline();
+    if (number_ == VirtualMachine::timekeeper) {
+        const Ticks devices = vm_.device_deadline();
+        if (devices < due) due = devices;
+    }
+    return vm_.clock().to_physical(due);
 }
 
 u64 Vcpu::wake_deadline() {
@@ -185,42 +187,82 @@ void Vcpu::raise(const Event& event) {
     backend_.inject(event);
 }
 
-void Vcpu::accept_signals() {
-    if (apic_.take_init()) {
-        // No firmware of ours would find its way back from an INIT of the bootstrap processor.
+// INIT and SIPI. An NMI stays where it is until the vCPU runs. True if there was an INIT.
+bool Vcpu::accept_signals() {
+    const bool init = apic_.take_init();
+    if (init) {
+        // The bootstrap processor would go to the firmware, which would reset the machine: it has none.
         if (apic_.is_bootstrap()) {
             vm_.reset_machine();
-            return;
+            return true;
         }
-        apic_.init();
-        deferred_.reset();
-        backend_.reset();
-        refresh_tsc_offset();
-        apply_apic_mode();
-        activity_ = Activity::wait_for_sipi;
+        apply_init();
     }
-    if (const auto page = apic_.take_sipi(); page && activity_ == Activity::wait_for_sipi) {
+    if (const auto page = apic_.take_sipi(); page && activity() == Activity::wait_for_sipi) {
         Segment code = backend_.segment(SegmentName::cs);
         code.selector = static_cast<u16>(page->raw() << 8);
         code.base = u64{page->raw()} << 12;
         backend_.set_segment(SegmentName::cs, code);
         backend_.write(Register::rip, 0);
-        activity_ = Activity::active;
+        set_activity(Activity::active);
     }
+    return init;
+}
+
+// Intel SDM Vol. 3A, table 9-1, the column for INIT (June 2023 edition). Unlike RESET it leaves x87, SSE and
+// AVX state with XCR0, CR0.CD and NW, the TSC, MTRRs, the PAT and most other MSRs as they are. EFER is
+// cleared, with paging, as AMD's processors do it and Intel's have to.
+void Vcpu::apply_init() {
+    backend_.cancel_injection();
+    deferred_.reset();
+    interrupted_.reset();
+    constexpr u64 kept = cr0::cd | cr0::nw;
+    backend_.write(Register::cr0, (backend_.read(Register::cr0) & kept) | cr0::et);
+    backend_.write(Register::efer, 0);
+    backend_.write(Register::cr4, 0);
+    backend_.write(Register::cr3, 0);
+    backend_.write(Register::cr2, 0);
+    backend_.write(Register::debugctl, 0);
+    backend_.write(Register::rflags, rflags::reserved_one);
+    backend_.write(Register::rip, 0xFFF0);
+    backend_.set_interruptibility({});
+    constexpr Segment data{.limit = 0xFFFF, .access = 0x93};
+    for (const SegmentName name :
+         {SegmentName::es, SegmentName::ss, SegmentName::ds, SegmentName::fs, SegmentName::gs}) {
+        backend_.set_segment(name, data);
+    }
+    backend_.set_segment(SegmentName::cs,
+                         {.selector = 0xF000, .base = 0xFFFF0000, .limit = 0xFFFF, .access = 0x9B});
+    backend_.set_segment(SegmentName::ldtr, {.limit = 0xFFFF, .access = 0x82});
+    backend_.set_segment(SegmentName::tr, {.limit = 0xFFFF, .access = 0x8B});
+    constexpr DescriptorTable table{.base = 0, .limit = 0xFFFF};
+    backend_.set_gdtr(table);
+    backend_.set_idtr(table);
+    for (const unsigned index : {0U, 1U, 2U, 3U}) backend_.set_debug_register(index, 0);
+    constexpr u64 dr6 = 0xFFFF0FF0, dr7 = 0x400;
+    backend_.set_debug_register(6, dr6);
+    backend_.write(Register::dr7, dr7);
+    backend_.gprs = {};
+    backend_.gprs.rdx = cpuid(1).eax;
+    backend_.flush_translations();
+    apic_.init();
+    backend_.set_cr8(0);
+    apply_apic_mode();
+    set_activity(Activity::wait_for_sipi);
 }
 
 bool Vcpu::has_work() {
     // What is merged here the hardware has yet to be told.
     if (apic_.collect()) apic_touched_ = true;
-    switch (activity_) {
+    switch (activity()) {
         case Activity::active: return true;
-        case Activity::wait_for_sipi: return apic_.has_signal() && (apic_.init_pending());
+        case Activity::wait_for_sipi: return apic_.init_pending() || apic_.sipi_pending();
         case Activity::shutdown: return false;
         case Activity::halted: break;
     }
     if (apic_.init_pending()) return true;
     if (apic_.nmi_pending() && !backend_.interruptibility().nmi_blocked) return true;
-    return halted_with_interrupts_ &&
+    return halted_with_interrupts_.load(std::memory_order_relaxed) &&
            (deferred_ || apic_.highest_pending().has_value() || apic_.has_extint());
 }
 

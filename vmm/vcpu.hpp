@@ -1,7 +1,10 @@
 // A virtual processor: the loop of entry, exit and dispatch, and the events that go into the guest. The
 // vendor's hardware is behind VcpuBackend; the machine around it is VirtualMachine.
+//
+// One core at a time runs a vCPU; everything here is for that core, except what is marked "any core".
 #pragma once
 
+#include <atomic>
 #include <optional>
 
 #include "kernel/base/fixed_string.hpp"
@@ -32,19 +35,29 @@ class Vcpu final {
 
     // Runs the guest on this core until `deadline` (physical TSC), or until it blocks or stops. The core is
     // in the VM's compartment, interrupts are disabled, and the backend's state is loaded.
+    //
+    // No wake-up is lost, provided that Surroundings::wake() and the caller do their part. What wakes a vCPU
+    // is stored before wake() is called, and run() looks for it with interrupts disabled right before each
+    // entry: so either it sees it, or the kick that follows is pending by the time of the entry and ends it
+    // at once (the result is then `yielded`, as for every interrupt of the host's). For a vCPU that blocks
+    // the caller has a flag, which wake() sets:
+    //     clear the flag; run(); if the result is `blocked`: note wake_deadline(), mark the vCPU as blocked,
+    //     and only then look at the flag: if it is set, the vCPU is not blocked.
+    // and wake() sets the flag first and looks at the mark then. Both pairs are sequentially consistent.
     [[nodiscard]] RunResult run(u64 deadline);
 
     // After RESET: the bootstrap processor takes `start` when the loader gives one; others wait for SIPI.
     void reset(const StartState* start);
 
-    [[nodiscard]] Activity activity() const { return activity_; }
+    // Any core.
+    [[nodiscard]] Activity activity() const { return activity_.load(std::memory_order_relaxed); }
     // The physical TSC at which a blocked vCPU wants to run again; `never`: only an interrupt wakes it.
     [[nodiscard]] u64 wake_deadline();
     // True when a blocked vCPU has something to run for.
     [[nodiscard]] bool has_work();
-    // Halted with interrupts disabled: only an NMI or a reset ends it.
+    // Halted with interrupts disabled: only an NMI or a reset ends it. Any core.
     [[nodiscard]] bool halted_for_good() const {
-        return activity_ == Activity::halted && !halted_with_interrupts_;
+        return activity() == Activity::halted && !halted_with_interrupts_.load(std::memory_order_relaxed);
     }
 
     // After the VM's clock has been set or resumed.
@@ -56,7 +69,12 @@ class Vcpu final {
     [[nodiscard]] VcpuBackend& backend() { return backend_; }
     [[nodiscard]] const VcpuBackend& backend() const { return backend_; }
     [[nodiscard]] LocalApic& apic() { return apic_; }
+    [[nodiscard]] const CpuidPolicy& cpuid_policy() const { return cpuid_; }
+    // Any core.
     [[nodiscard]] const ExitStatistics& statistics() const { return statistics_; }
+    // The last exit and the vendor's code for it.
+    [[nodiscard]] ExitReason last_exit() const { return last_exit_; }
+    [[nodiscard]] u64 last_code() const { return last_code_; }
 
     // Registers and the last exit, for a report.
     void describe(Sink& sink) const;
@@ -101,7 +119,9 @@ class Vcpu final {
 
     void load_start_state(const StartState& start);
     void deliver_events();
-    void accept_signals();
+    [[nodiscard]] bool accept_signals();
+    void apply_init();
+    void set_activity(Activity activity) { activity_.store(activity, std::memory_order_relaxed); }
     void expire_timers();
     [[nodiscard]] u64 next_timer();
     void leave_as_firmware_does();
@@ -113,14 +133,14 @@ class Vcpu final {
     const CpuidPolicy& cpuid_;
     MsrState msrs_{};
     unsigned number_;
-    Activity activity_ = Activity::active;
+    std::atomic<Activity> activity_{Activity::active};
     ApicMode apic_mode_ = ApicMode::xapic;  // what the backend was told
-    bool halted_with_interrupts_ = false;
+    std::atomic<bool> halted_with_interrupts_{false};
     bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
     bool windows_ = false;      // the backend was asked for a window
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
     std::optional<Event> deferred_{};     // an acknowledged interrupt that has yet to be delivered
-    u64 timer_check_ = 0;                 // the physical TSC at which a timer of the VM is due
+    u64 timer_check_ = 0;                 // the physical TSC at which a timer is due
     ExitReason last_exit_ = ExitReason::spurious;
     u64 last_code_ = 0;
     ExitStatistics statistics_{};

@@ -46,6 +46,8 @@ class VcpuBackend {
     // Delivers `event` on the next entry. At most one between two entries; a later call replaces an earlier.
     virtual void inject(const Event& event) = 0;
     [[nodiscard]] virtual bool injection_pending() const = 0;
+    // Takes it back, with any debug trap that waits for the next entry.
+    virtual void cancel_injection() = 0;
 
     // Asks for an exit as soon as the guest can take an external interrupt, or an NMI.
     virtual void set_interrupt_window(bool wanted) = 0;

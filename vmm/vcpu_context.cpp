@@ -1,5 +1,6 @@
 #include "vmm/vcpu_context.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "vmm/virtual_machine.hpp"
@@ -73,8 +74,7 @@ bool VcpuContext::read_physical(GuestPhysical address, unsigned size, u64& value
         value = load(ram, size);
         return true;
     }
-    value = vm_.mmio().read(address.raw(), size);
-    vm_.devices_touched();
+    value = vm_.mmio_read(address.raw(), size, vcpu_);
     return true;
 }
 
@@ -87,8 +87,7 @@ bool VcpuContext::write_physical(GuestPhysical address, unsigned size, u64 value
         if (is_writable(vm_.memory(), address)) store(ram, size, value);
         return true;
     }
-    vm_.mmio().write(address.raw(), size, value);
-    vm_.devices_touched();
+    vm_.mmio_write(address.raw(), size, value, vcpu_);
     return true;
 }
 
@@ -118,13 +117,28 @@ bool VcpuContext::write_ram(GuestPhysical address, Bytes from) {
 }
 
 u32 VcpuContext::port_read(Port port, unsigned size) {
-    vm_.devices_touched();
-    return static_cast<u32>(vm_.ports().read(port.raw(), size));
+    return vm_.port_read(port, size, vcpu_);
 }
 
 void VcpuContext::port_write(Port port, unsigned size, u32 value) {
-    vm_.devices_touched();
-    vm_.ports().write(port.raw(), size, value);
+    vm_.port_write(port, size, value, vcpu_);
+}
+
+// In pieces, so that other processors come to their chips in between.
+void VcpuContext::port_read_string(Port port, unsigned size, MutableBytes bytes) {
+    while (!bytes.empty()) {
+        const usize count = std::min(bytes.size(), VirtualMachine::most_bytes_at_once);
+        vm_.port_read_string(port, size, bytes.first(count), vcpu_);
+        bytes = bytes.subspan(count);
+    }
+}
+
+void VcpuContext::port_write_string(Port port, unsigned size, Bytes bytes) {
+    while (!bytes.empty()) {
+        const usize count = std::min(bytes.size(), VirtualMachine::most_bytes_at_once);
+        vm_.port_write_string(port, size, bytes.first(count), vcpu_);
+        bytes = bytes.subspan(count);
+    }
 }
 
 bool VcpuContext::attention_pending() const {

@@ -8,8 +8,9 @@ namespace bulkhead {
 
 class VcpuContext final : public EmulationContext {
   public:
-    VcpuContext(VirtualMachine& vm, VcpuBackend& backend, LocalApic& apic, const CpuidPolicy& cpuid)
-        : vm_(vm), backend_(backend), apic_(apic), cpuid_(cpuid) {}
+    VcpuContext(VirtualMachine& vm, unsigned vcpu, VcpuBackend& backend, LocalApic& apic,
+                const CpuidPolicy& cpuid)
+        : vm_(vm), vcpu_(vcpu), backend_(backend), apic_(apic), cpuid_(cpuid) {}
 
     bool read_physical(GuestPhysical address, unsigned size, u64& value) override;
     ExchangeResult compare_exchange(GuestPhysical address, unsigned size, u64& expected,
@@ -26,12 +27,15 @@ class VcpuContext final : public EmulationContext {
     bool write_ram(GuestPhysical address, Bytes from) override;
     u32 port_read(Port port, unsigned size) override;
     void port_write(Port port, unsigned size, u32 value) override;
+    void port_read_string(Port port, unsigned size, MutableBytes bytes) override;
+    void port_write_string(Port port, unsigned size, Bytes bytes) override;
     bool attention_pending() const override;
 
   private:
     [[nodiscard]] bool in_apic(GuestPhysical address) const;
 
     VirtualMachine& vm_;
+    unsigned vcpu_;
     VcpuBackend& backend_;
     LocalApic& apic_;
     const CpuidPolicy& cpuid_;

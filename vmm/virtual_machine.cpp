@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "vmm/console/management.hpp"
 #include "vmm/loader/bios_state.hpp"
 #include "vmm/platform.hpp"
 
@@ -31,19 +32,20 @@ VirtualMachine::VirtualMachine(const PhysicalMachine& machine, Surroundings& sur
       surroundings_(surroundings),
       parameters_(parameters),
       clock_(machine),
+      chip_clock_(clock_),
       interrupts_(*this),
       io_apic_(interrupts_),
       pic_(interrupts_.pic_output()),
       router_(inputs_of(pic_), pins_of(io_apic_)),
-      com1_(clock_, router_.line(platform::irq_com1), *this),
-      pit_(clock_, router_.line(platform::irq_pit)),
-      rtc_(clock_, router_.line(platform::irq_rtc), machine.wall_clock()),
+      com1_(chip_clock_, router_.line(platform::irq_com1), *this),
+      pit_(chip_clock_, router_.line(platform::irq_pit)),
+      rtc_(chip_clock_, router_.line(platform::irq_rtc), machine.wall_clock()),
       keyboard_(router_.line(platform::irq_keyboard), router_.line(platform::irq_mouse), *this),
       port_92_(*this),
-      pm_(clock_, router_.line(platform::irq_sci), *this),
+      pm_(chip_clock_, router_.line(platform::irq_sci), *this),
       reset_control_(*this),
       pci_(reset_control_),
-      vga_(clock_) {}
+      vga_(chip_clock_) {}
 
 // Which chip answers where: the map of the virtual PC is in platform.hpp.
 Result<> VirtualMachine::wire() {
@@ -111,10 +113,11 @@ Result<> VirtualMachine::add_vcpu(Vcpu& vcpu, LocalApic& apic) {
 }
 
 Result<StartState> VirtualMachine::power_on(const BootImages& images) {
-    stop_ = StopReason::none;
+    stop_.store(StopReason::none, std::memory_order_relaxed);
     stop_text_.clear();
     clock_.pause();
     clock_.restart();
+    chip_clock_.restart();
     for (const GuestMemory::Range& range : memory_.ranges()) std::memset(range.host, 0, range.length);
     for (Device* device : devices_) device->reset();
     rtc_.set_wall_clock(machine_.wall_clock());
@@ -132,34 +135,124 @@ Result<StartState> VirtualMachine::power_on(const BootImages& images) {
     if (start->mode != StartState::Mode::reset_vector) {
         for (const PortWrite& write : bios_port_writes()) ports_.write(write.port.raw(), 1, write.value);
     }
-    deadline_known_ = false;
     clock_.resume();
+    const LockGuard guard(chips_);
+    find_deadline();
     return start;
 }
 
-Ticks VirtualMachine::device_deadline() {
-    if (deadline_known_) return deadline_;
-    deadline_ = never;
+// --- Accesses to chips, and their time
+// ---------------------------------------------------------------------
+
+u32 VirtualMachine::port_read(Port port, unsigned size, unsigned vcpu) {
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    const u64 value = ports_.read(port.raw(), size, touched);
+    accessed(touched, vcpu);
+    return static_cast<u32>(value);
+}
+
+void VirtualMachine::port_write(Port port, unsigned size, u32 value, unsigned vcpu) {
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    ports_.write(port.raw(), size, value, touched);
+    accessed(touched, vcpu);
+}
+
+void VirtualMachine::port_read_string(Port port, unsigned size, MutableBytes bytes, unsigned vcpu) {
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    for (usize at = 0; at + size <= bytes.size() && at < most_bytes_at_once; at += size) {
+        const u64 value = ports_.read(port.raw(), size, touched);
+        std::memcpy(&bytes[at], &value, size);
+    }
+    accessed(touched, vcpu);
+}
+
+void VirtualMachine::port_write_string(Port port, unsigned size, Bytes bytes, unsigned vcpu) {
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    for (usize at = 0; at + size <= bytes.size() && at < most_bytes_at_once; at += size) {
+        u64 value = 0;
+        std::memcpy(&value, &bytes[at], size);
+        ports_.write(port.raw(), size, value, touched);
+    }
+    accessed(touched, vcpu);
+}
+
+namespace {
+
+// The I/O APIC has a lock of its own and no timer.
+bool in_io_apic(u64 address) {
+    return address - platform::io_apic < platform::io_apic_size;
+}
+
+}  // namespace
+
+u64 VirtualMachine::mmio_read(u64 address, unsigned size, unsigned vcpu) {
+    if (in_io_apic(address)) return mmio_.read(address, size);
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    const u64 value = mmio_.read(address, size, touched);
+    accessed(touched, vcpu);
+    return value;
+}
+
+void VirtualMachine::mmio_write(u64 address, unsigned size, u64 value, unsigned vcpu) {
+    if (in_io_apic(address)) return mmio_.write(address, size, value);
+    const LockGuard guard(chips_);
+    const Device* touched = nullptr;
+    mmio_.write(address, size, value, touched);
+    accessed(touched, vcpu);
+}
+
+// A chip's timer may run otherwise than before. Chips do not know one another, so an access to one changes no
+// other's deadline. Under chips_.
+void VirtualMachine::accessed(const Device* device, unsigned vcpu) {
+    const Ticks before = deadline_.load(std::memory_order_relaxed);
+    const Ticks due = device != nullptr ? device->deadline() : never;
+    if (device == nullptr || (device == earliest_ && due > before)) {
+        find_deadline();
+    } else if (due < before) {
+        earliest_ = device;
+        deadline_.store(due, std::memory_order_relaxed);
+    }
+    if (vcpu != timekeeper && deadline_.load(std::memory_order_relaxed) < before) wake(timekeeper);
+}
+
+void VirtualMachine::find_deadline() {
+    Ticks earliest = never;
+    earliest_ = nullptr;
     for (const Device* device : devices_) {
         const Ticks due = device->deadline();
-        if (due < deadline_) deadline_ = due;
+        if (due >= earliest) continue;
+        earliest = due;
+        earliest_ = device;
     }
-    deadline_known_ = true;
-    return deadline_;
+    deadline_.store(earliest, std::memory_order_relaxed);
 }
 
 void VirtualMachine::expire_devices(Ticks now) {
     if (device_deadline() > now) return;
+    const LockGuard guard(chips_);
     for (Device* device : devices_) {
         if (device->deadline() <= now) device->expire();
     }
-    deadline_known_ = false;
+    find_deadline();
 }
 
+// --- Stopping
+// ----------------------------------------------------------------------------------------------
+
 void VirtualMachine::stop(StopReason reason, std::string_view text) {
-    if (stop_ != StopReason::none) return;
-    stop_ = reason;
-    stop_text_ = text;
+    {
+        // Who comes second waits, and finds the VM stopped when it goes on.
+        const LockGuard guard(stop_lock_);
+        if (stop_.load(std::memory_order_relaxed) != StopReason::none) return;
+        stop_text_ = text;
+        stop_.store(reason, std::memory_order_release);
+    }
+    for (unsigned vcpu = 0; vcpu < vcpus_.size(); ++vcpu) wake(vcpu);
 }
 
 void VirtualMachine::triple_fault(Vcpu&) {
@@ -172,16 +265,48 @@ void VirtualMachine::crash(Vcpu& vcpu, std::string_view why) {
     stop(StopReason::crashed, text);
 }
 
+// --- The operator
+// ------------------------------------------------------------------------------------------
+
 bool VirtualMachine::serial_input(u8 character) {
+    const LockGuard guard(chips_);
     if (com1_.space() == 0) return false;
     com1_.receive(character);
-    devices_touched();
+    accessed(&com1_, no_vcpu);
     return true;
 }
 
 bool VirtualMachine::press_power_button() {
-    devices_touched();
-    return pm_.press_power_button();
+    const LockGuard guard(chips_);
+    const bool heard = pm_.press_power_button();
+    accessed(&pm_, no_vcpu);
+    return heard;
+}
+
+bool VirtualMachine::press_keys(std::span<const u8> scan_codes) {
+    const LockGuard guard(chips_);
+    const bool taken = keyboard_.press(scan_codes);
+    accessed(&keyboard_, no_vcpu);
+    return taken;
+}
+
+void VirtualMachine::read_screen(ScreenText& out) {
+    static_assert(ScreenText::max_columns >= VgaText::max_columns &&
+                  ScreenText::max_rows >= VgaText::max_rows);
+    out.columns = out.rows = 0;
+    out.cursor_visible = false;
+    std::memset(out.characters, 0, sizeof out.characters);
+    const LockGuard guard(chips_);
+    const auto geometry = vga_.geometry();
+    if (!geometry) return;
+    out.columns = geometry->columns;
+    out.rows = geometry->rows;
+    for (unsigned row = 0; row < out.rows; ++row) (void)vga_.row(row, out.characters[row]);
+    if (const auto cursor = vga_.cursor()) {
+        out.cursor_visible = true;
+        out.cursor_column = cursor->column;
+        out.cursor_row = cursor->row;
+    }
 }
 
 }  // namespace bulkhead

@@ -1,7 +1,21 @@
 // One virtual PC: its chips wired up, its memory and its processors. Everything in it lives in the VM's
 // arena; what it wants of the outside goes through Surroundings.
+//
+// Who may call what. Its vCPUs run on any number of cores at the same time, each on one. A core that runs one
+// of them, and the core that manages the VM, may call everything here but what is marked "stopped": that is
+// for the managing core while no vCPU is in Vcpu::run().
+//
+// Locks, in the order in which they are taken:
+//   chips    every chip on the buses but the I/O APIC, and what they share: the interrupt router, the 8259As,
+//            the ports by which the guest stops the VM. Held for one access, or for at most
+//            `most_bytes_at_once` of a string instruction; never while the guest's memory is walked.
+//   I/O APIC its own registers (io_apic.hpp). An EOI comes here without the chips' lock.
+//   stop     why the VM stopped.
+// Messages to local APICs take none: those are atomic (local_apic.hpp). CPUID, MSRs, local APICs and nested
+// faults that reach no chip therefore wait for nobody. Under any of these locks Surroundings may be called.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <string_view>
 
@@ -33,12 +47,19 @@
 
 namespace bulkhead {
 
-// What a VM asks of the hypervisor around it. Called on the core that runs the VM, in its compartment.
+struct ScreenText;
+
+// What a VM asks of the hypervisor around it. Called on any core that runs a vCPU of it or manages it, in its
+// compartment, with locks of the VM held: neither may call back into the VM.
 class Surroundings {
   public:
-    // A character left the VM's first serial port.
+    // A character left the VM's first serial port. One call at a time for each VM.
     virtual void serial_output(u16 vm, u8 character) = 0;
-    // A vCPU of it has something to look at.
+    // The vCPU has something to look at: before it next enters the guest or blocks, Vcpu::run() must be
+    // called anew or, where it is being called, the guest be left. That is: remember it (see Vcpu::run()),
+    // and kick the vCPU's core if it is another one than this. On the same core remembering is enough: the
+    // vCPU is then either the caller itself, which looks before it enters the guest, or not running.
+    // What there is to look at has been stored before the call; the call is cheap and harmless when in vain.
     virtual void wake(u16 vm, unsigned vcpu) = 0;
 
   protected:
@@ -50,6 +71,10 @@ enum class StopReason : u8 { none, powered_off, reset, crashed };
 class VirtualMachine final : private Waker, private PowerControl, private CharacterSink {
   public:
     static constexpr usize max_vcpus = 16;
+    // Bytes of a string instruction that reach a chip without another vCPU having its turn.
+    static constexpr usize most_bytes_at_once = 64;
+    // Stands for the managing core where a vCPU's number is asked for.
+    static constexpr unsigned no_vcpu = ~0U;
 
     struct Parameters {
         u16 number = 0;  // below 64; different for each VM
@@ -63,20 +88,25 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     VirtualMachine(const VirtualMachine&) = delete;
     VirtualMachine& operator=(const VirtualMachine&) = delete;
 
-    // While it is built.
+    // Stopped: while it is built.
     [[nodiscard]] Result<> wire();
     [[nodiscard]] Result<> add_vcpu(Vcpu& vcpu, LocalApic& apic);
     void set_text_buffer(MutableBytes buffer) { vga_.set_buffer(buffer); }
 
-    // Power-on: every chip after RESET, RAM cleared, the images loaded, the clock started. The caller resets
-    // the processors, the first with the state returned. On failure the VM must not run.
+    // Stopped. Power-on: every chip after RESET, RAM cleared, the images loaded, the clock started. The
+    // caller resets the processors, the first with the state returned. On failure the VM must not run.
     [[nodiscard]] Result<StartState> power_on(const BootImages& images);
 
     // --- Of its state ---
 
-    [[nodiscard]] bool stopped() const { return stop_ != StopReason::none; }
-    [[nodiscard]] StopReason stop_reason() const { return stop_; }
-    [[nodiscard]] std::string_view stop_text() const { return stop_text_; }
+    // The first to stop the VM wins. By the time anybody sees that it is stopped the text is complete, and it
+    // stays until the next power-on. Every vCPU returns RunResult::stopped then, kicked where need be.
+    [[nodiscard]] bool stopped() const { return stop_reason() != StopReason::none; }
+    [[nodiscard]] StopReason stop_reason() const { return stop_.load(std::memory_order_acquire); }
+    [[nodiscard]] std::string_view stop_text() const {
+        return stopped() ? stop_text_.view() : std::string_view();
+    }
+    // Stopped: the clock stands still, or goes on.
     void pause() { clock_.pause(); }
     void resume() { clock_.resume(); }
 
@@ -84,17 +114,31 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
 
     [[nodiscard]] const PhysicalMachine& machine() const { return machine_; }
     [[nodiscard]] VmClock& clock() { return clock_; }
+    // What is wired up where; accesses go through the functions below.
     [[nodiscard]] const Bus& ports() const { return ports_; }
     [[nodiscard]] const Bus& mmio() const { return mmio_; }
+    // Accesses by the vCPU of that number. size: 1, 2 or 4 for ports, up to 8 for memory; `bytes`: a whole
+    // number of elements, at most most_bytes_at_once of them.
+    [[nodiscard]] u32 port_read(Port port, unsigned size, unsigned vcpu);
+    void port_write(Port port, unsigned size, u32 value, unsigned vcpu);
+    void port_read_string(Port port, unsigned size, MutableBytes bytes, unsigned vcpu);
+    void port_write_string(Port port, unsigned size, Bytes bytes, unsigned vcpu);
+    [[nodiscard]] u64 mmio_read(u64 address, unsigned size, unsigned vcpu);
+    void mmio_write(u64 address, unsigned size, u64 value, unsigned vcpu);
     [[nodiscard]] GuestMemory& memory() { return memory_; }
     [[nodiscard]] const GuestMemory& memory() const { return memory_; }
     [[nodiscard]] Interrupts& interrupts() { return interrupts_; }
     [[nodiscard]] ApicAssist apic_assist() const { return parameters_.assist; }
     [[nodiscard]] u16 number() const { return parameters_.number; }
-    [[nodiscard]] Vector acknowledge_pic() { return Vector(pic_.acknowledge()); }
+    [[nodiscard]] Vector acknowledge_pic() {
+        const LockGuard guard(chips_);
+        return Vector(pic_.acknowledge());
+    }
 
-    [[nodiscard]] Ticks device_deadline();
-    void devices_touched() { deadline_known_ = false; }
+    // The chips' time is kept by one vCPU, lest all of them exit for it. Whoever else brings the chips'
+    // deadline forward wakes that one.
+    static constexpr unsigned timekeeper = 0;
+    [[nodiscard]] Ticks device_deadline() const { return deadline_.load(std::memory_order_relaxed); }
     void expire_devices(Ticks now);
 
     void reset_machine() override { stop(StopReason::reset, "reset"); }
@@ -109,18 +153,25 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     [[nodiscard]] bool serial_input(u8 character);
     // False if the guest does not listen to it.
     bool press_power_button();
-    [[nodiscard]] const VgaText& screen() const { return vga_; }
+    // Scan codes of set 2: all or none. False when the keyboard's buffer has no room for them, or the guest
+    // has told it to be silent.
+    [[nodiscard]] bool press_keys(std::span<const u8> scan_codes);
+    // The text screen; no columns and rows while a graphics mode is set.
+    void read_screen(ScreenText& out);
 
   private:
     void wake(unsigned vcpu) override { surroundings_.wake(parameters_.number, vcpu); }
     void power_off() override { stop(StopReason::powered_off, "powered off"); }
     void write(u8 character) override { surroundings_.serial_output(parameters_.number, character); }
     void stop(StopReason reason, std::string_view text);
+    void accessed(const Device* device, unsigned vcpu);
+    void find_deadline();
 
     const PhysicalMachine& machine_;
     Surroundings& surroundings_;
     Parameters parameters_;
     VmClock clock_;
+    ChipClock chip_clock_;
     GuestMemory memory_;
     Bus ports_{0x10000};
     Bus mmio_{~u64{0}};
@@ -142,9 +193,14 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
 
     FixedVector<Vcpu*, max_vcpus> vcpus_;
     FixedVector<Device*, 16> devices_;  // all chips, to reset and to keep time for
-    Ticks deadline_ = never;
-    bool deadline_known_ = false;
-    StopReason stop_ = StopReason::none;
+
+    TicketLock chips_;
+    // The earliest deadline of a chip, and whose it is. Written under chips_.
+    std::atomic<Ticks> deadline_{never};
+    const Device* earliest_ = nullptr;
+
+    TicketLock stop_lock_;
+    std::atomic<StopReason> stop_{StopReason::none};
     FixedString<200> stop_text_;
 };
 

@@ -1,6 +1,4 @@
-// A VM's clock: the physical TSC since power-on, with the time the VM was paused taken out. A guest that was
-// paused resumes as if no time had passed; its wall clock (the RTC) lags by as much until the guest reads
-// another.
+// The clocks of a VM.
 #pragma once
 
 #include "vmm/clock.hpp"
@@ -8,6 +6,9 @@
 
 namespace bulkhead {
 
+// A VM's clock: the physical TSC since power-on, with the time the VM was paused taken out. A guest that was
+// paused resumes as if no time had passed; its wall clock (the RTC) lags by as much until the guest reads
+// another. Any core reads it; it is started and stopped while no vCPU of the VM runs.
 class VmClock final : public Clock {
   public:
     explicit VmClock(const PhysicalMachine& machine) : Clock(machine.tsc_hz()), machine_(&machine) {}
@@ -43,6 +44,27 @@ class VmClock final : public Clock {
     u64 base_ = 0;
     Ticks frozen_ = 0;
     bool paused_ = true;
+};
+
+// The same time as the chips on the buses see it: never earlier than one of them has seen it, whichever core
+// asks. RDTSC may be executed ahead of the lock that it stands behind, and cores' counters may be some ticks
+// apart; a chip that computed the time since its start would take such a step back for centuries.
+// Read under the chips' lock only.
+class ChipClock final : public Clock {
+  public:
+    explicit ChipClock(const VmClock& clock) : Clock(clock.hz()), clock_(clock) {}
+
+    [[nodiscard]] Ticks now() const override {
+        const Ticks now = clock_.now();
+        if (now > latest_) latest_ = now;
+        return latest_;
+    }
+    // After VmClock::restart().
+    void restart() { latest_ = 0; }
+
+  private:
+    const VmClock& clock_;
+    mutable Ticks latest_ = 0;
 };
 
 }  // namespace bulkhead

@@ -104,6 +104,7 @@ class FakeBackend final : public VcpuBackend {
         injection = event;
     }
     [[nodiscard]] bool injection_pending() const override { return injection.has_value(); }
+    void cancel_injection() override { injection.reset(); }
     void set_interrupt_window(bool wanted) override { interrupt_window = wanted; }
     void set_nmi_window(bool wanted) override { nmi_window = wanted; }
     void set_tsc_offset(u64 offset) override { tsc_offset = offset; }

@@ -53,19 +53,23 @@ const Bus::Region* Bus::search(u64 address) const {
     return address - candidate.base < candidate.length ? &candidate : nullptr;
 }
 
-u64 Bus::read(u64 address, unsigned size) const {
+u64 Bus::read(u64 address, unsigned size, const Device*& touched) const {
     const Region* region = find(address);
+    touched = nullptr;
     if (region == nullptr && size == 1) return 0xFF;
     if (region == nullptr || size > region->length - (address - region->base))
         return read_bytes(address, size);
+    touched = region->device;
     return region->device->read(address - region->base + region->device_offset, size) & low_mask(8 * size);
 }
 
-void Bus::write(u64 address, unsigned size, u64 value) const {
+void Bus::write(u64 address, unsigned size, u64 value, const Device*& touched) const {
     const Region* region = find(address);
+    touched = nullptr;
     if (region == nullptr || size > region->length - (address - region->base)) {
         return write_bytes(address, size, value);
     }
+    touched = region->device;
     region->device->write(address - region->base + region->device_offset, size, value & low_mask(8 * size));
 }
 

@@ -27,8 +27,17 @@ class Bus {
     [[nodiscard]] Result<> attach(u64 base, u64 length, Device& device, u64 device_offset = 0);
 
     // size: 1, 2, 4 or 8 bytes.
-    [[nodiscard]] u64 read(u64 address, unsigned size) const;
-    void write(u64 address, unsigned size, u64 value) const;
+    [[nodiscard]] u64 read(u64 address, unsigned size) const {
+        const Device* touched = nullptr;
+        return read(address, size, touched);
+    }
+    void write(u64 address, unsigned size, u64 value) const {
+        const Device* touched = nullptr;
+        write(address, size, value, touched);
+    }
+    // `touched`: the one device that the access went to; null where it went to none or to several.
+    [[nodiscard]] u64 read(u64 address, unsigned size, const Device*& touched) const;
+    void write(u64 address, unsigned size, u64 value, const Device*& touched) const;
 
     // The region that holds `address`, or null.
     [[nodiscard]] const Region* find(u64 address) const {

@@ -34,6 +34,10 @@ class InterruptBus {
     // The end of a level-triggered interrupt, announced to every I/O APIC.
     virtual void broadcast_eoi(Vector vector) = 0;
 
+    // A local APIC accepts messages that it may have refused before: a level that nobody took is to be
+    // delivered again.
+    virtual void destinations_changed() {}
+
   protected:
     ~InterruptBus() = default;
 };

@@ -25,7 +25,7 @@ void IoApic::reset() {
     const LockGuard guard(lock_);
     index_ = 0;
     id_ = 0;
-    asserted_ = 0;
+    asserted_ = refused_ = 0;
     entries_.fill(apic::masked);
 }
 
@@ -83,13 +83,19 @@ void IoApic::write_register(u32 value) {
 // Delivers the level of a pin that is asserted and neither masked nor being served.
 void IoApic::serve(unsigned pin) {
     u64& entry = entries_[pin];
+    refused_ &= ~(u32{1} << pin);
     if (!has_bit(asserted_, pin) || (entry & apic::level_triggered) == 0) return;
     if ((entry & (apic::masked | apic::remote_irr)) != 0) return;
-    // Where nobody accepts, the level stays pending and is tried again when something changes.
-    if (send(entry)) entry |= apic::remote_irr;
+    // Where nobody accepts, the level stays pending until retry(). The local APIC that begins to accept calls
+    // it after the fact, so that under the lock one of the two attempts finds it so.
+    switch (send(entry)) {
+        case Sent::accepted: entry |= apic::remote_irr; break;
+        case Sent::refused: refused_ |= u32{1} << pin; break;
+        case Sent::without_reply: break;
+    }
 }
 
-bool IoApic::send(u64 entry) {
+IoApic::Sent IoApic::send(u64 entry) {
     InterruptMessage message{.destination = static_cast<u32>(entry >> 56),
                              .vector = static_cast<u8>(entry),
                              .delivery = static_cast<apic::Delivery>(extract(entry, 10, 8)),
@@ -97,15 +103,15 @@ bool IoApic::send(u64 entry) {
                              .level = (entry & apic::level_triggered) != 0};
     switch (message.delivery) {
         case apic::Delivery::fixed:
-        case apic::Delivery::lowest_priority: return bus_.deliver(message);
+        case apic::Delivery::lowest_priority: return bus_.deliver(message) ? Sent::accepted : Sent::refused;
         case apic::Delivery::nmi:
         case apic::Delivery::init:
         case apic::Delivery::extint:
             // Edge-triggered by nature: there is no EOI that would end a level.
             message.level = false;
             bus_.deliver(message);
-            return false;
-        default: return false;
+            return Sent::without_reply;
+        default: return Sent::without_reply;
     }
 }
 
@@ -115,6 +121,7 @@ void IoApic::set(unsigned pin, bool asserted) {
     const u32 mask = u32{1} << pin;
     if (!asserted) {
         asserted_ &= ~mask;
+        refused_ &= ~mask;
         return;
     }
     const bool rises = (asserted_ & mask) == 0;
@@ -131,6 +138,12 @@ void IoApic::set(unsigned pin, bool asserted) {
 void IoApic::eoi(Vector vector) {
     const LockGuard guard(lock_);
     end(vector);
+}
+
+void IoApic::retry() {
+    const LockGuard guard(lock_);
+    for (unsigned pin = 0; pin < pin_count; ++pin)
+        if (has_bit(refused_, pin)) serve(pin);
 }
 
 void IoApic::end(Vector vector) {

@@ -2,10 +2,10 @@
 // with version 20h (Intel ICH data sheets).
 //
 // Implemented: index and data window, ID, version, arbitration ID, redirection table, edge and level pins,
-// remote IRR, EOI by broadcast and by register, delivery again of a level that is still asserted.
-// Ignored: polarity (a line's level is its logical state, whatever the wire's), SMI and reserved delivery
-// modes, writes narrower than 32 bits except of the index. An edge at a masked pin is lost, as the data sheet
-// says. ExtINT makes the destination fetch its vector from the 8259As.
+// remote IRR, EOI by broadcast and by register, delivery again of a level that is still asserted, also when
+// at first no local APIC took it. Ignored: polarity (a line's level is its logical state, whatever the
+// wire's), SMI and reserved delivery modes, writes narrower than 32 bits except of the index. An edge at a
+// masked pin is lost, as the data sheet says. ExtINT makes the destination fetch its vector from the 8259As.
 //
 // Offsets: the page at FEC00000h. All entry points may be called from any core.
 #pragma once
@@ -39,6 +39,8 @@ class IoApic final : public Device {
 
     // A local APIC has ended `vector`.
     void eoi(Vector vector);
+    // Local APICs have changed: levels that none of them took are tried again.
+    void retry();
 
   private:
     struct Line final : IrqLine {
@@ -51,13 +53,15 @@ class IoApic final : public Device {
     void write_register(u32 value);
     void end(Vector vector);
     void serve(unsigned pin);
-    bool send(u64 entry);
+    enum class Sent : u8 { accepted, refused, without_reply };
+    Sent send(u64 entry);
 
     InterruptBus& bus_;
-    TicketLock lock_;  // a leaf: delivery beneath it takes no lock
+    TicketLock lock_;  // a leaf: delivery beneath it takes no lock of the VM's
     u8 index_ = 0;
     u8 id_ = 0;
     u32 asserted_ = 0;
+    u32 refused_ = 0;  // levels that no local APIC took
     std::array<u64, pin_count> entries_{};
     std::array<Line, pin_count> lines_{};
 };

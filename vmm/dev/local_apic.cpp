@@ -110,9 +110,11 @@ bool LocalApic::write_base(u64 value) {
     base_.store(value, std::memory_order_relaxed);
     const ApicMode to = mode();
     if (to == from) return true;
+    (void)lint_levels_.fetch_or(0);  // as in write_lvt()
     if (to == ApicMode::x2apic) {
         store(apic::icr_high, 0);
         set_identity();
+        bus_.destinations_changed();
     } else {
         // Disabling loses the state; what is enabled next is as after power-on.
         set_registers_to_reset();
@@ -177,9 +179,14 @@ void LocalApic::write_register(u32 offset, u32 value) {
         case apic::icr_high: store(apic::icr_high, value & 0xFF000000); return;
         case apic::timer_initial: start_timer(value); return;
         case apic::ldr:
-            if (mode() == ApicMode::xapic) store(apic::ldr, value & 0xFF000000);
+            if (mode() != ApicMode::xapic) return;
+            store(apic::ldr, value & 0xFF000000);
+            bus_.destinations_changed();
             return;
-        case apic::dfr: store(apic::dfr, value | 0x0FFFFFFF); return;
+        case apic::dfr:
+            store(apic::dfr, value | 0x0FFFFFFF);
+            bus_.destinations_changed();
+            return;
         case apic::svr: write_svr(value); return;
         case apic::esr:
             // What was noted since the last write becomes visible (Intel SDM Vol. 3A, 11.5.3).
@@ -295,13 +302,17 @@ void LocalApic::write_lvt(u32 offset, u32 value) {
         lint_remote_irr_ = static_cast<u8>(lint_remote_irr_ & ~bit<u8>(pin));
     if (has_bit(lint_remote_irr_, pin)) value |= apic::remote_irr;
     store(offset, value);
-    if ((value & apic::level_triggered) != 0 && has_bit(lint_levels_.load(std::memory_order_relaxed), pin))
-        lint_asserted(pin);
+    // Read by a locked operation, that the store above is seen by whoever raises the pin after this.
+    const bool asserted = has_bit(lint_levels_.fetch_or(0), pin);
+    if ((value & apic::level_triggered) != 0 && asserted) lint_asserted(pin);
 }
 
 void LocalApic::write_svr(u32 value) {
     store(apic::svr, value & (apic::svr_enabled | 0xFF));
-    if ((value & apic::svr_enabled) != 0) return;
+    if ((value & apic::svr_enabled) != 0) {
+        bus_.destinations_changed();
+        return;
+    }
     for (u32 entry = apic::lvt_timer; entry <= apic::lvt_error; entry += 16) {
         if (entry == apic::lvt_timer) {
             write_timer_entry(timer_entry_ | apic::masked);

@@ -125,6 +125,7 @@ class LocalApic final : public Device {
     [[nodiscard]] bool has_signal() const { return signals_.load(std::memory_order_relaxed) != 0; }
     [[nodiscard]] bool nmi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 0); }
     [[nodiscard]] bool init_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 1); }
+    [[nodiscard]] bool sipi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 2); }
     bool take_nmi() { return (signals_.fetch_and(~signal_nmi) & signal_nmi) != 0; }
     bool take_init() { return (signals_.fetch_and(~signal_init) & signal_init) != 0; }
     // The page number at which to start.
@@ -138,7 +139,7 @@ class LocalApic final : public Device {
     bool post_init();
     bool post_sipi(Vector page);
     bool post_extint();
-    // The pins LINT0 and LINT1 (0, 1). True on a rising edge.
+    // The pins LINT0 and LINT1 (0, 1). True on a rising edge that the vCPU listens to.
     bool set_lint(unsigned pin, bool level);
 
     // Whether a message (without shorthand) addresses this APIC.

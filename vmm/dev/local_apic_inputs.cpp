@@ -190,6 +190,10 @@ bool LocalApic::set_lint(unsigned pin, bool level) {
         return false;
     }
     if ((lint_levels_.fetch_or(mask) & mask) != 0) return false;
+    // Its owner unmasks it first and looks at the level then; here it is the other way round. So of two that
+    // do it at once one sees the other (write_lvt(), write_base()).
+    const u32 entry = load((pin & 1) == 0 ? apic::lvt_lint0 : apic::lvt_lint1);
+    if (mode() != ApicMode::disabled && (entry & apic::masked) != 0) return false;
     lint_rises_.fetch_or(mask);
     changed_.store(true, std::memory_order_release);
     return true;

@@ -288,6 +288,10 @@ bool Backend::injection_pending() const {
     return (vmcb_.control.event_injection & event_info::valid) != 0;
 }
 
+void Backend::cancel_injection() {
+    vmcb_.control.event_injection = 0;
+}
+
 void Backend::set_interrupt_window(bool wanted) {
     VmcbControl& control = vmcb_.control;
     const bool set = (control.intercept_misc1 & intercept1::vintr) != 0;

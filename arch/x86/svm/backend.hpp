@@ -47,6 +47,7 @@ class Backend final : public VcpuBackend {
     void set_interruptibility(Interruptibility value) override;
     void inject(const Event& event) override;
     bool injection_pending() const override;
+    void cancel_injection() override;
     void set_interrupt_window(bool wanted) override;
     void set_nmi_window(bool wanted) override { nmi_window_ = wanted; }
     void set_tsc_offset(u64 offset) override;

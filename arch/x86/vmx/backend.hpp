@@ -80,6 +80,7 @@ class Backend final : public VcpuBackend {
     // Exit.
     void inject(const Event& event) override;
     [[nodiscard]] bool injection_pending() const override { return injection_pending_; }
+    void cancel_injection() override;
     void set_interrupt_window(bool wanted) override;
     void set_nmi_window(bool wanted) override;
 

@@ -181,6 +181,12 @@ void Backend::inject(const Event& event) {
     injection_pending_ = true;
 }
 
+void Backend::cancel_injection() {
+    vmcs::write(vm_entry_interruption_information, u32{0});
+    vmcs::write(guest_pending_debug_exceptions, u64{0});
+    injection_pending_ = false;
+}
+
 void Backend::set_interrupt_window(bool wanted) {
     set_primary(primary::interrupt_window_exiting, wanted);
 }

@@ -74,7 +74,9 @@ TEST_CASE("physical destinations: one, absent, all") {
     REQUIRE(vm.took(0x41).empty());
     vm.icr(0, 0x4041, 0xFF);
     REQUIRE(vm.took(0x41) == List{0, 1, 2, 3});
-    REQUIRE(vm.waker.woken[0] == 1);
+    // The sender is awake.
+    REQUIRE(vm.waker.woken[0] == 0);
+    REQUIRE(vm.waker.woken[1] == 1);
 }
 
 TEST_CASE("IDs need not be the processors' numbers") {
@@ -138,7 +140,8 @@ TEST_CASE("lowest priority goes to the least busy, and round among equals") {
     static_cast<void>(vm.took(0x41));
     for (unsigned i = 0; i < 4; ++i) vm.waker.woken[i] = 0;
     for (int i = 0; i < 40; ++i) vm.icr(0, 0x4941, 0x0F);
-    for (unsigned i = 0; i < 4; ++i) REQUIRE(vm.waker.woken[i] == 10);
+    // The sender is awake.
+    for (unsigned i = 0; i < 4; ++i) REQUIRE(vm.waker.woken[i] == (i == 0 ? 0 : 10));
     // Those that are software-disabled do not take part.
     static_cast<void>(vm.took(0x41));
     for (unsigned i = 0; i < 3; ++i) vm.apics[i]->write(apic::svr, 4, 0xFF);
@@ -219,6 +222,190 @@ TEST_CASE("a level interrupt goes from the pin through the processor's EOI back 
     // An MSI takes the short way.
     vm.fabric.deliver_msi(0xFEE01000, 0x55);
     REQUIRE(vm.took(0x55) == List{1});
+}
+
+TEST_CASE("a level that no processor takes waits until one does") {
+    // What the processor does to begin to accept.
+    const auto enable = [](LocalApic& apic) { apic.write(apic::svr, 4, 0x1FF); };
+    const auto logical_id = [](LocalApic& apic) { apic.write(apic::ldr, 4, 2U << 24); };
+    const auto flat = [](LocalApic& apic) { apic.write(apic::dfr, 4, ~0U); };
+    const auto x2apic = [](LocalApic& apic) { REQUIRE(apic.write_base(apic.base() | apic::base_x2apic)); };
+    struct Case {
+        u64 entry;
+        void (*before)(LocalApic&);
+        void (*change)(LocalApic&);
+    };
+    const auto disable = [](LocalApic& apic) { apic.write(apic::svr, 4, 0xFF); };
+    const auto none = [](LocalApic&) {};
+    const auto other_cluster = [](LocalApic& apic) {
+        apic.write(apic::dfr, 4, 0x0FFFFFFF);
+        apic.write(apic::ldr, 4, 0x21U << 24);
+    };
+    const Case cases[] = {
+        {u64{1} << 56 | 0x8090, disable, enable},         // physical, fixed
+        {u64{1} << 56 | 0x8190, disable, enable},         // physical, lowest priority
+        {u64{2} << 56 | 0x8890, none, logical_id},        // logical, flat
+        {u64{0x11} << 56 | 0x8890, other_cluster, flat},  // the model decides
+        {u64{2} << 56 | 0x8890, none, x2apic},            // logical ID 2 of cluster 0
+    };
+    for (const Case& one : cases) {
+        Vm vm(2);
+        LocalApic& apic = *vm.apics[1];
+        one.before(apic);
+        vm.io_apic.write(0, 4, 0x10 + 2 * 9 + 1);
+        vm.io_apic.write(0x10, 4, one.entry >> 32);
+        vm.io_apic.write(0, 4, 0x10 + 2 * 9);
+        vm.io_apic.write(0x10, 4, one.entry & 0xFFFFFFFF);
+        CAPTURE(one.entry);
+        vm.io_apic.set(9, true);
+        REQUIRE_FALSE(apic.highest_pending());
+        one.change(apic);
+        REQUIRE(apic.highest_pending() == Vector(0x90));
+        REQUIRE(apic.is_level(Vector(0x90)));
+        // Once, not again by another change, until its EOI.
+        REQUIRE(apic.acknowledge() == Vector(0x90));
+        vm.io_apic.retry();
+        REQUIRE_FALSE(apic.highest_pending());
+        // Released before anybody took it, it is gone.
+        vm.io_apic.set(9, false);
+        if (apic.mode() == ApicMode::xapic) {
+            apic.write(apic::eoi, 4, 0);
+            disable(apic);
+            vm.io_apic.set(9, true);
+            vm.io_apic.set(9, false);
+            enable(apic);
+            REQUIRE_FALSE(apic.highest_pending());
+        }
+    }
+}
+
+TEST_CASE("a level pin that signals NMI does so once, whatever local APICs do") {
+    Vm vm(1);
+    vm.io_apic.write(0, 4, 0x10 + 2 * 9);
+    vm.io_apic.write(0x10, 4, 0x8400);
+    vm.io_apic.set(9, true);
+    REQUIRE(vm.apics[0]->take_nmi());
+    vm.apics[0]->write(apic::svr, 4, 0x1FF);
+    REQUIRE_FALSE(vm.apics[0]->nmi_pending());
+}
+
+TEST_CASE("the 8259As' output wakes no processor whose LINT0 is masked") {
+    Vm vm(4);
+    vm.apics[0]->enter_virtual_wire_mode();
+    vm.fabric.pic_output().set(true);
+    REQUIRE(vm.waker.woken[0] == 1);
+    for (unsigned i = 1; i < 4; ++i) REQUIRE(vm.waker.woken[i] == 0);
+    // Unmasked while it is high: seen without a wake-up, by the processor that unmasks it.
+    vm.apics[2]->write(apic::lvt_lint0, 4, 0x700);
+    REQUIRE(vm.apics[2]->has_extint());
+    vm.fabric.pic_output().set(false);
+    vm.fabric.pic_output().set(true);
+    REQUIRE(vm.waker.woken[2] == 1);
+    // With the APIC switched off the pin is the processor's INTR.
+    REQUIRE(vm.apics[3]->write_base(vm.apics[3]->base() & ~u64{apic::base_enable}));
+    REQUIRE(vm.apics[3]->has_extint());
+    vm.fabric.pic_output().set(false);
+    vm.fabric.pic_output().set(true);
+    REQUIRE(vm.waker.woken[3] == 1);
+}
+
+TEST_CASE("every destination mode finds its processors, with 1 to 16 of them") {
+    for (unsigned n = 1; n <= 16; ++n) {
+        CAPTURE(n);
+        Vm vm(n);
+        const List everyone = [&] {
+            List all(n);
+            for (unsigned i = 0; i < n; ++i) all[i] = i;
+            return all;
+        }();
+        const auto without = [&](unsigned one) {
+            List rest = everyone;
+            rest.erase(rest.begin() + one);
+            return rest;
+        };
+        const unsigned last = n - 1;
+        for (unsigned i = 0; i < n; ++i) {
+            vm.icr(last, 0x4041, i);
+            REQUIRE(vm.took(0x41) == List{i});
+        }
+        vm.icr(0, 0x4041, n);
+        REQUIRE(vm.took(0x41).empty());
+        vm.icr(0, 0x4041, 0xFF);
+        REQUIRE(vm.took(0x41) == everyone);
+        vm.icr(last, 0x44041);  // self
+        REQUIRE(vm.took(0x41) == List{last});
+        vm.icr(last, 0x84041);  // all
+        REQUIRE(vm.took(0x41) == everyone);
+        vm.icr(0, 0xC4041);  // the others
+        REQUIRE(vm.took(0x41) == without(0));
+        // Clusters of four.
+        for (unsigned i = 0; i < n; ++i) {
+            vm.apics[i]->write(apic::dfr, 4, 0x0FFFFFFF);
+            vm.apics[i]->write(apic::ldr, 4, (i / 4) << 28 | bit<u32>(24 + i % 4));
+        }
+        for (unsigned cluster = 0; cluster < 4; ++cluster) {
+            for (unsigned set = 1; set < 16; ++set) {
+                List expected;
+                for (unsigned i = 4 * cluster; i < 4 * cluster + 4 && i < n; ++i)
+                    if (has_bit(set, i % 4)) expected.push_back(i);
+                vm.icr(0, 0x4841, cluster << 4 | set);
+                // Cluster Fh with all members is the broadcast; there is no such cluster here.
+                REQUIRE(vm.took(0x41) == expected);
+            }
+        }
+        vm.x2apic();
+        const auto icr = [&](unsigned from, u32 low, u32 destination) {
+            REQUIRE(vm.apics[from]->write_msr(MsrIndex(0x830), u64{destination} << 32 | low));
+        };
+        const auto took = [&](u8 vector) {
+            List result;
+            for (unsigned i = 0; i < n; ++i) {
+                while (const auto pending = vm.apics[i]->highest_pending()) {
+                    if (pending->raw() == vector) result.push_back(i);
+                    vm.apics[i]->acknowledge();
+                    REQUIRE(vm.apics[i]->write_msr(MsrIndex(0x80B), 0));
+                }
+            }
+            return result;
+        };
+        for (unsigned i = 0; i < n; ++i) {
+            REQUIRE(vm.apics[i]->read_msr(MsrIndex(0x802)) == i);
+            REQUIRE(vm.apics[i]->read_msr(MsrIndex(0x80D)) == (1U << i));
+            icr(0, 0x41, i);
+            REQUIRE(took(0x41) == List{i});
+            icr(0, 0x841, 1U << i);
+            REQUIRE(took(0x41) == List{i});
+        }
+        icr(0, 0x841, 0xFFFF);
+        REQUIRE(took(0x41) == everyone);
+        icr(0, 0x841, 0x1FFFF);  // of cluster 1
+        REQUIRE(took(0x41).empty());
+        icr(0, 0x41, ~0U);
+        REQUIRE(took(0x41) == everyone);
+        icr(0, 0xC0041, 0);
+        REQUIRE(took(0x41) == without(0));
+        REQUIRE(vm.apics[last]->write_msr(MsrIndex(0x83F), 0x41));  // SELF IPI
+        REQUIRE(took(0x41) == List{last});
+        // Lowest priority: exactly one, and each in turn.
+        std::vector<unsigned> count(n);
+        for (unsigned i = 0; i < 4 * n; ++i) {
+            icr(0, 0x941, 0xFFFF);
+            const List one = took(0x41);
+            REQUIRE(one.size() == 1);
+            ++count[one[0]];
+        }
+        REQUIRE(count == std::vector<unsigned>(n, 4));
+    }
+}
+
+TEST_CASE("a processor that sends to itself is not woken") {
+    Vm vm(2);
+    vm.icr(1, 0x4041, 1);
+    vm.icr(1, 0x44042);
+    vm.icr(1, 0x84043);
+    REQUIRE(vm.waker.woken[1] == 0);
+    REQUIRE(vm.waker.woken[0] == 1);
+    REQUIRE(vm.apics[1]->acknowledge() == Vector(0x43));
 }
 
 TEST_CASE("the 8259A's output reaches the processor whose LINT0 listens") {

@@ -104,6 +104,7 @@ class RegisterBackend final : public VcpuBackend {
     void set_interruptibility(Interruptibility) override {}
     void inject(const Event&) override {}
     [[nodiscard]] bool injection_pending() const override { return false; }
+    void cancel_injection() override {}
     void set_interrupt_window(bool) override {}
     void set_nmi_window(bool) override {}
     [[nodiscard]] ApicAssist apic_assist() const override { return ApicAssist::none; }
