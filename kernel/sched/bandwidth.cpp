@@ -41,8 +41,8 @@ Bandwidth::Limit Bandwidth::limit() const {
 void Bandwidth::Limit::advance(State& state, u64 now, u64 late) const {
     const u32 number = number_at(now);
     const u32 passed = (number - state.period) & period_mask;
-    // A core whose clock is a little behind does not begin the last period again.
-    if (passed == 0 || passed == period_mask) {
+    // A core whose clock is behind, or that lost time since it read it, does not begin a past period again.
+    if (passed == 0 || passed > period_mask - latest_by) {
         state.used += late;
         return;
     }
@@ -59,7 +59,9 @@ u64 Bandwidth::throttled_until(u64 now) const {
     if (limit.quota == 0) return 0;
     State state = unpack(word_.load(std::memory_order_relaxed));
     limit.advance(state, now, 0);
-    return state.used < limit.quota ? 0 : now - now % limit.period + limit.period;
+    // A rest this small is not worth a switch; it is lost.
+    const u64 rest = limit.quota / 256;
+    return state.used + rest < limit.quota ? 0 : now - now % limit.period + limit.period;
 }
 
 Bandwidth::Part Bandwidth::take(u64 now, u64 wanted, u64 granularity) {

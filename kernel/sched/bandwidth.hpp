@@ -35,9 +35,9 @@ class Bandwidth {
     Bandwidth& operator=(const Bandwidth&) = delete;
 
     // On one core at a time, at any time. Both in ticks, neither zero. A quota of several periods is as many
-    // cores' worth; with as many as there are members, or more, there is no limit and no timer. The new limit
-    // begins with nothing used. It counts for a core from its next pick() on: the caller makes the cores that
-    // run members pick again, or a member that runs without limit may go on doing so.
+    // cores' worth; with as many as there are Runnables, or more, there is no limit and no timer. The new
+    // limit begins with nothing used. It counts for a core from its next pick() on: the caller makes the
+    // cores that run members pick again, or a member that runs without limit may go on doing so.
     [[nodiscard]] Result<> set(u64 quota, u64 period);
     void set_unlimited();
 
@@ -47,7 +47,12 @@ class Bandwidth {
     // How often a member that wanted to run found the quota used up. On any core.
     [[nodiscard]] u64 throttled_count() const { return throttled_count_.load(std::memory_order_relaxed); }
 
-    // --- For RunQueue. `now` of different cores may differ by less than a period.
+    // --- For Runnable: how many there are.
+
+    void join() { members_.fetch_add(1, std::memory_order_relaxed); }
+    void leave() { members_.fetch_sub(1, std::memory_order_relaxed); }
+
+    // --- For RunQueue. `now` may lag behind what other cores gave by some periods.
 
     // What a member may run for: a part of the quota taken in advance.
     struct Part {
@@ -55,9 +60,6 @@ class Bandwidth {
         u32 period = 0;  // whose quota it is part of
         bool is_limited = false;
     };
-
-    void join() { members_.fetch_add(1, std::memory_order_relaxed); }
-    void leave() { members_.fetch_sub(1, std::memory_order_relaxed); }
 
     // When to look again, where nothing is left: after `now`. Zero: something is left.
     [[nodiscard]] u64 throttled_until(u64 now) const;
@@ -81,6 +83,7 @@ class Bandwidth {
     static constexpr unsigned used_bits = 40, parts_bits = 6, period_bits = 18;
     static constexpr u64 greatest_used = (u64{1} << used_bits) - 1;
     static constexpr u32 greatest_parts = (1U << parts_bits) - 1, period_mask = (1U << period_bits) - 1;
+    static constexpr u32 latest_by = 8;  // periods
     [[nodiscard]] static State unpack(u64 word);
     [[nodiscard]] static u64 pack(const State& state);
 

@@ -26,7 +26,6 @@ Result<> RunQueue::add(Runnable& runnable, u64 now) {
     const i64 ahead = static_cast<i64>(to_virtual(latency_, runnable)) + behind;
     runnable.virtual_time_ =
         floor_ + static_cast<u64>(std::clamp(static_cast<i64>(runnable.virtual_time_), -behind, ahead));
-    if (runnable.bandwidth_ != nullptr) runnable.bandwidth_->join();
     return {};
 }
 
@@ -38,7 +37,6 @@ void RunQueue::remove(Runnable& runnable, u64 now) {
         queue_.erase(i);
         runnable.queued_ = false;
         runnable.virtual_time_ -= floor_;
-        if (runnable.bandwidth_ != nullptr) runnable.bandwidth_->leave();
         return;
     }
 }
@@ -126,6 +124,8 @@ bool RunQueue::wake(Runnable& runnable, u64 now) {
     runnable.woken_at_ = now;
     ++runnable_count_;
     catch_up(runnable);
+    // Noted also if there is no pick() now, or else a call would not kick this core.
+    if (runnable.gang_ != nullptr && runnable_count_ > 1) runnable.gang_->set_contended(core_, true);
     if (runnable.bandwidth_ != nullptr) {
         const u64 refill = runnable.bandwidth_->throttled_until(now);
         if (refill != 0) return refill < until_;
@@ -185,8 +185,9 @@ RunQueue::Choice RunQueue::pick(u64 now) {
     std::optional<Gang::Call> best_call;
     for (Runnable* runnable : queue_) {
         if (runnable->state() != Runnable::State::runnable) continue;
+        // Also while throttled, so that at the quota's return the first to pick can call the others.
         if (runnable->gang_ != nullptr)
-            runnable->gang_->set_contended(core_, contended_ && !runnable->throttled_);
+            runnable->gang_->set_contended(core_, runnable->throttled_ ? runnable_count_ > 1 : contended_);
         if (runnable->throttled_) continue;
         const auto call = contended_ ? call_for(*runnable, now) : std::nullopt;
         // Of several gangs' calls the one that ends first, which is the same on all cores.

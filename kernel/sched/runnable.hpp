@@ -26,7 +26,13 @@ class Runnable {
     // weight out of range becomes the nearest one in it.
     explicit constexpr Runnable(u32 id, u32 weight = default_weight, Bandwidth* bandwidth = nullptr,
                                 Gang* gang = nullptr)
-        : id_(id), weight_(in_range(weight)), bandwidth_(bandwidth), gang_(gang) {}
+        : id_(id), weight_(in_range(weight)), bandwidth_(bandwidth), gang_(gang) {
+        if (bandwidth_ != nullptr) bandwidth_->join();
+    }
+    // It must be out of its queue.
+    constexpr ~Runnable() {
+        if (bandwidth_ != nullptr) bandwidth_->leave();
+    }
     Runnable(const Runnable&) = delete;
     Runnable& operator=(const Runnable&) = delete;
 
