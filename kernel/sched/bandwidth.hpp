@@ -47,7 +47,8 @@ class Bandwidth {
     // How often a member that wanted to run found the quota used up. On any core.
     [[nodiscard]] u64 throttled_count() const { return throttled_count_.load(std::memory_order_relaxed); }
 
-    // --- For Runnable: how many there are.
+    // --- For Runnable: how many there are. All of a VM are to be made before the first one runs, or those
+    // that run must pick again.
 
     void join() { members_.fetch_add(1, std::memory_order_relaxed); }
     void leave() { members_.fetch_sub(1, std::memory_order_relaxed); }
