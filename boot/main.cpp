@@ -230,7 +230,8 @@ void on_apic_error(void*) {
 void log_option_complaints() {
     for (const auto& complaint : options->complaints) logger->warning("{}", complaint.view());
     if (options->complaint_count > options->complaints.size())
-        logger->warning("{} more host options were not understood", options->complaint_count);
+        logger->warning("{} more host options were not understood",
+                        options->complaint_count - options->complaints.size());
 }
 
 }  // namespace
