@@ -52,6 +52,14 @@ if(TARGET unit_vmm_config)
   target_link_libraries(unit_vmm_config PRIVATE tomlplusplus)
 endif()
 
+# A short run of each fuzz target, the same each time; scripts/fuzz builds them and has the long ones.
+file(GLOB fuzz_targets CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*.cpp)
+foreach(target ${fuzz_targets})
+  get_filename_component(name ${target} NAME_WE)
+  add_test(NAME fuzz.${name} COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/fuzz.py --short --target ${name})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 300)
+endforeach()
+
 # Checks of the source itself.
 add_test(NAME check.includes COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
 add_test(NAME check.format COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_format.sh)

@@ -3,6 +3,7 @@ build_packages="g++ cmake ninja-build nasm acpica-tools binutils python3 git ca-
 boot_packages="grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools busybox-static cpio dpkg-dev
     bochs bochs-term bochsbios vgabios qemu-system-x86 seabios ovmf"
 test_packages="catch2 libzydis-dev libtomlplusplus-dev nlohmann-json3-dev clang-format clang-tidy-19"
+fuzz_packages="clang-19 libclang-rt-19-dev llvm-19"
 
 ensure_packages() {
     local missing="" package
