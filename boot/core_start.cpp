@@ -107,6 +107,19 @@ void wake_called_cores(Host& host, u8 page) {
     }
 }
 
+// Each core that is online must take an interrupt and do what it is asked to.
+void call_on_cores() {
+    class Nothing final : public CoreWork {
+        void run() override {}
+    };
+    for (u32 i = 1; i < core_table_size; ++i) {
+        if (!core_table[i].start.online()) continue;
+        Nothing nothing;
+        if (run_on_core(i, nothing)) continue;
+        refuse_core(i, "HV-E047: it takes no interrupts");
+    }
+}
+
 [[nodiscard]] Result<> set_up_this_core() {
     if (auto r = configure_core(); !r) return r;
     enter_kernel_table();
@@ -169,6 +182,7 @@ void start_cores(Host& host, CoreMain core_main) {
         }
     }
     if (page && any_in(CoreStart::State::called)) wake_called_cores(host, *page);
+    call_on_cores();
 
     for (u32 i = 0; i < core_table_size; ++i) {
         const CoreEntry& core = core_table[i];

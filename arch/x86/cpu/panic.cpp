@@ -21,7 +21,7 @@ std::atomic<u32> panicking_cpu{nobody};
 // Where a core was when it froze.
 struct Frozen {
     std::atomic<bool> valid{false};
-    u64 rip = 0, rbp = 0;
+    u64 rip = 0, rbp = 0, rsp = 0;
 };
 PerCpu<Frozen> frozen;
 
@@ -85,41 +85,6 @@ void enter_panic(u32 cpu) {
     if (panic_settings.freeze_others != nullptr) panic_settings.freeze_others();
 }
 
-[[nodiscard]] bool waits_for_others(u32 cpu) {
-    for (u32 other = 0; other < max_cpus; ++other) {
-        if (other != cpu && panic_settings.core_runs(other) && !frozen.of(other).valid.load()) return true;
-    }
-    return false;
-}
-
-void print_others(u32 cpu) {
-    if (panic_settings.core_runs == nullptr || panic_settings.output == nullptr) return;
-    // How fast the TSC runs may not be known: between 50 ms and a second.
-    constexpr u64 patience = 250'000'000;
-    const u64 start = cpu::read_tsc();
-    while (waits_for_others(cpu) && cpu::read_tsc() - start < patience) cpu::pause();
-    for (u32 other = 0; other < max_cpus; ++other) {
-        if (other == cpu || !panic_settings.core_runs(other)) continue;
-        const Frozen& place = frozen.of(other);
-        if (!place.valid.load(std::memory_order_acquire)) {
-            Lines()("  CPU {} does not answer", other);
-            continue;
-        }
-        Lines()("  CPU {} was at:", other);
-        print_backtrace(*panic_settings.output, place.rip, place.rbp);
-    }
-}
-
-[[noreturn]] void leave_panic(u32 cpu) {
-    print_others(cpu);
-    if (panic_settings.reset != nullptr) {
-        Lines()("Resetting the machine.");
-        panic_settings.reset();
-    }
-    Lines()("All cores are stopped.");
-    cpu::stop();
-}
-
 void print_stack(u64 rsp) {
     const auto place = find_stack(rsp);
     if (!place) {
@@ -148,6 +113,57 @@ void print_address(Sink& sink, u64 address) {
     return address >= reinterpret_cast<u64>(text_start) && address < reinterpret_cast<u64>(text_end);
 }
 
+// What may be return addresses on the stack, where there is no chain of frames to follow.
+void print_return_addresses(Sink& sink, u64 rsp) {
+    const auto place = find_stack(rsp);
+    if (!place || place->guard || rsp % 8 != 0) return;
+    constexpr unsigned most_words = 64, most_addresses = 8;
+    unsigned shown = 0;
+    for (unsigned i = 0; i < most_words && shown < most_addresses && rsp + 8 <= place->top; ++i, rsp += 8) {
+        const u64 value = *reinterpret_cast<const u64*>(rsp);
+        if (!in_text(value)) continue;
+        print_address(sink, value);
+        ++shown;
+    }
+}
+
+[[nodiscard]] bool waits_for_others(u32 cpu) {
+    for (u32 other = 0; other < max_cpus; ++other) {
+        if (other != cpu && panic_settings.core_runs(other) && !frozen.of(other).valid.load()) return true;
+    }
+    return false;
+}
+
+void print_others(u32 cpu) {
+    if (panic_settings.core_runs == nullptr || panic_settings.output == nullptr) return;
+    // How fast the TSC runs may not be known: between 50 ms and a second.
+    constexpr u64 patience = 250'000'000;
+    const u64 start = cpu::read_tsc();
+    while (waits_for_others(cpu) && cpu::read_tsc() - start < patience) cpu::pause();
+    for (u32 other = 0; other < max_cpus; ++other) {
+        if (other == cpu || !panic_settings.core_runs(other)) continue;
+        const Frozen& place = frozen.of(other);
+        if (!place.valid.load(std::memory_order_acquire)) {
+            Lines()("  CPU {} does not answer", other);
+            continue;
+        }
+        Lines()("  CPU {} was at:", other);
+        print_backtrace(*panic_settings.output, place.rip, place.rbp);
+        // In the world switch RBP is the guest's.
+        if (!find_stack(place.rbp)) print_return_addresses(*panic_settings.output, place.rsp);
+    }
+}
+
+[[noreturn]] void leave_panic(u32 cpu) {
+    print_others(cpu);
+    if (panic_settings.reset != nullptr) {
+        Lines()("Resetting the machine.");
+        panic_settings.reset();
+    }
+    Lines()("All cores are stopped.");
+    cpu::stop();
+}
+
 }  // namespace
 
 bool panic_in_progress() {
@@ -159,6 +175,7 @@ void freeze_for_panic(const TrapFrame& frame) {
     Frozen& place = frozen.of(cpu_by_stack(stack_pointer()));
     place.rip = frame.rip;
     place.rbp = frame.rbp;
+    place.rsp = frame.rsp;
     place.valid.store(true, std::memory_order_release);
     cpu::stop();
 }
