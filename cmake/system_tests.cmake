@@ -16,6 +16,7 @@ foreach(source ${guest_sources})
   list(APPEND guest_binaries ${output})
 endforeach()
 add_custom_target(test_guests ALL DEPENDS ${guest_binaries})
+include(${CMAKE_CURRENT_LIST_DIR}/guest_programs.cmake)
 
 # Registers tests/system/SCRIPT.py once for each machine. What takes longest starts first (COST), so that two test
 # processes finish at about the same time.
@@ -52,3 +53,4 @@ add_system_test(debug_build MACHINES skylake epyc COST 30)
 add_system_test(uefi MACHINES epyc-uefi COST 20)
 add_system_test(no_virtualization MACHINES penryn epyc-no-svm epyc-no-npt epyc-no-nx qemu64 pentium3)
 add_system_test(guests MACHINES skylake epyc COST 60)
+add_system_test(inmate MACHINES skylake epyc COST 70)

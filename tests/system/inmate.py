@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""A hostile guest tries what is on the list of threats, one line a case, beside a canary that notices what comes
+through. A case may fail only where the emulator is known to be wrong (emulator_faults.py).
+usage: inmate.py MACHINE [--bare] [--only AREA] [--verbose]
+--bare runs the same guest on the emulator without Bulkhead: what fails there too is the emulator's."""
+
+import argparse
+import collections
+import os
+import re
+import shutil
+import tempfile
+
+import support
+from emulator_faults import BARE_FATAL, FATAL, FAULTS
+from support import System, check
+
+CONFIG = """\
+[vm.canary]
+kernel = "canary"
+memory.max = "16M"
+
+[vm.inmate]
+kernel = "inmate"
+cmdline = "{cmdline}"
+memory.max = "16M"
+autostart = false
+"""
+
+LINE = (r"PROBE (\S+) (\S+) (PASS|FAIL|SKIP)([^\r\n]*)\r?\n|INMATE \d+ \d+ \d+ \d+|UNEXPECTED[^\r\n]*|"
+        r"\[bulkhead: VM inmate [^\r\n]*")
+BEAT = r"CANARY now {} beats=(\d+) worst=(\d+) corrupt=(\d+)"
+# Microseconds that the canary may be without the core. Bochs counts time by instructions; QEMU, which would need too
+# long for that here, by the clock of a machine that has other things to do.
+WORST = {"skylake": 250_000, "epyc": 3_000_000}
+
+
+class BareImage:
+    """The guest booted by GRUB itself."""
+
+    def __init__(self, cmdline):
+        self.cmdline = cmdline
+
+    def entry(self, root):
+        shutil.copy(support.guest("inmate"), os.path.join(root, "boot/inmate.bin"))
+        return [f"multiboot /boot/inmate.bin {self.cmdline}"]
+
+
+def read_cases(machine, verbose):
+    """The cases that the inmate prints, up to its last line."""
+    cases = []
+    while True:
+        match = machine.expect(LINE, 120)
+        text = match.group(0).decode(errors="replace").strip()
+        if match.group(1) is None:
+            print(text, flush=True)
+            return cases, text
+        if verbose:
+            print(text, flush=True)
+        cases.append(tuple(match.group(n).decode().strip() for n in (1, 2, 3, 4)))
+
+
+def run_bare(machine, cmdline, verbose):
+    with tempfile.TemporaryDirectory() as directory:
+        iso = os.path.join(directory, "bare.iso")
+        support.boot_image.make_image(iso, BareImage(cmdline))
+        with support.MACHINES[machine](iso, memory=128, **support.real_time(machine)) as running:
+            cases, _ = read_cases(running, verbose)
+    for identity, name, verdict, why in cases:
+        if verdict == "FAIL":
+            print(f"BARE {identity} {name} {verdict} {why}", flush=True)
+
+
+def beat(system, key):
+    """Beats, longest wait in microseconds, and corruptions of the canary so far. key: another one each time, which tells
+    the answer from what the console replays."""
+    system.attach("canary")
+    system.expect("CANARY beats=")  # only then it listens
+    system.machine.send(key)
+    match = system.expect(BEAT.format(key))
+    system.detach()
+    return tuple(int(number) for number in match.groups())
+
+
+def judge(machine, cases):
+    """Prints what failed and what each probe counts; returns the failures that are Bulkhead's."""
+    ours, emulators = [], 0
+    counts = collections.defaultdict(collections.Counter)
+    for identity, name, verdict, why in cases:
+        if verdict == "FAIL":
+            reason = next((reason for pattern, reason in FAULTS[machine] if re.fullmatch(pattern, f"{identity} {name}")), None)
+            if reason:
+                verdict = "EMULATOR"
+                print(f"EMULATOR {identity} {name}: {reason}", flush=True)
+            else:
+                ours.append(f"{identity} {name} {why}")
+        counts[identity][verdict] += 1
+    for identity in sorted(counts, key=lambda text: (text[0], int(text[1:]))):
+        print(f"{identity}: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts[identity].items())))
+    for line in ours:
+        print(f"FAIL {line}", flush=True)
+    return ours
+
+
+def test(machine, *arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bare", action="store_true")
+    parser.add_argument("--only")
+    parser.add_argument("--avoid", default="")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args(arguments)
+    avoid = FATAL[machine] + [name for name in options.avoid.split(",") if name]
+    if options.bare:
+        avoid = avoid + BARE_FATAL[machine]
+    cmdline = (f"avoid={','.join(avoid)} " if avoid else "") + (f"only={options.only}" if options.only else "")
+    if options.bare:
+        run_bare(machine, cmdline, options.verbose)
+        return
+    with System(machine, [(support.guest("inmate"), "inmate"), (support.guest("canary"), "canary")],
+                CONFIG.format(cmdline=cmdline), memory=128, **support.real_time(machine)) as system:
+        system.prompt()
+        before, _, _ = beat(system, "a")
+        system.command("start inmate")
+        system.attach("inmate")
+        cases, last = read_cases(system.machine, options.verbose)
+        system.detach()
+        ours = judge(machine, cases)
+        beats, worst, corrupt = beat(system, "b")
+        check(last.startswith("INMATE"), "the inmate came to its end")
+        check(not ours, f"{len(cases)} cases, none of which shows a defect")
+        if not options.only:
+            check(len(cases) >= 1000, "all of them were tried")
+        check(corrupt == 0, f"the canary's registers and memory are as it painted them, after {beats} beats")
+        check(beats > before, "its heart went on beating")
+        check(worst < WORST[machine], f"the canary never waited longer than {worst} us")
+        check(system.vm("canary")["state"] == "running", "the console answers")
+
+
+if __name__ == "__main__":
+    support.main(test)
