@@ -336,6 +336,11 @@ Vcpu::Handling Vcpu::handle_exception(const Exit& exit) {
         constexpr u64 replaced = low_mask(4) | bit(13) | bit(14);
         const u64 dr6 = backend_.debug_register(6) & ~low_mask(4);
         backend_.set_debug_register(6, dr6 | (exit.exception.debug_status & replaced));
+        // General detect disarms itself, so that the handler can touch debug registers; an exit leaves that
+        // to us too.
+        constexpr u64 access_detected = bit(13), general_detect = bit(13);
+        if ((exit.exception.debug_status & access_detected) != 0)
+            backend_.write(Register::dr7, backend_.read(Register::dr7) & ~general_detect);
     }
     raise(event);
     return Handling::handled;
