@@ -32,7 +32,7 @@ void fill_msr_permissions(u8* map) {
         clear_intercept(map, index, false);
         clear_intercept(map, index, true);
     }
-    clear_intercept(map, msr::pat, false);
+    // Not PAT: there are emulated processors that do not load the guest's.
     clear_intercept(map, msr::tsc, false);
 }
 
