@@ -16,11 +16,13 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <span>
 #include <string_view>
 
 #include "kernel/base/fixed_string.hpp"
 #include "kernel/mem/arena.hpp"
+#include "kernel/mem/page_table.hpp"
 #include "vmm/backend_factory.hpp"
 #include "vmm/dev/acpi_pm.hpp"
 #include "vmm/dev/bus.hpp"
@@ -92,6 +94,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     [[nodiscard]] Result<> wire();
     [[nodiscard]] Result<> add_vcpu(Vcpu& vcpu, LocalApic& apic);
     void set_text_buffer(MutableBytes buffer) { vga_.set_buffer(buffer); }
+    void set_nested_table(const NestedPageTable& table) { nested_table_ = table; }
 
     // Stopped. Power-on: every chip after RESET, RAM cleared, the images loaded, the clock started. The
     // caller resets the processors, the first with the state returned. On failure the VM must not run.
@@ -158,6 +161,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     [[nodiscard]] bool press_keys(std::span<const u8> scan_codes);
     // The text screen; no columns and rows while a graphics mode is set.
     void read_screen(ScreenText& out);
+    // The table that the guest's accesses go through; none while it is built.
+    [[nodiscard]] const std::optional<NestedPageTable>& nested_table() const { return nested_table_; }
 
   private:
     void wake(unsigned vcpu) override { surroundings_.wake(parameters_.number, vcpu); }
@@ -173,6 +178,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     VmClock clock_;
     ChipClock chip_clock_;
     GuestMemory memory_;
+    std::optional<NestedPageTable> nested_table_;
     Bus ports_{0x10000};
     Bus mmio_{~u64{0}};
     Interrupts interrupts_;

@@ -160,6 +160,7 @@ Result<VirtualMachine*> build_virtual_machine(Arena& arena, const VmBlueprint& b
         return std::unexpected(mapped.error());
     }
     if (auto mapped = factory.map_apic_access(nested, arena); !mapped) return std::unexpected(mapped.error());
+    (*vm)->set_nested_table(nested);
     for (unsigned i = 0; i < blueprint.vcpus; ++i) {
         if (auto added = add_vcpu(arena, **vm, blueprint, i, machine, factory, *root); !added) {
             return std::unexpected(added.error());

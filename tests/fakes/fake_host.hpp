@@ -53,6 +53,9 @@ class FakeHost final : public HostServices {
         if (unmapped && current_ == kernel_.root()) show();
         return unmapped;
     }
+    [[nodiscard]] bool can_read(HostPhysical physical) const override {
+        return permissions_at(physical.raw()).read;
+    }
     [[nodiscard]] u64 window() const override { return reinterpret_cast<u64>(window_); }
     [[nodiscard]] unsigned max_page_level() const override { return 3; }
     [[nodiscard]] HostInfo info() const override { return {.version = "test", .backend = "fake", .cpus = 1}; }

@@ -31,7 +31,7 @@ inline void write_msr(MsrIndex index, u64 value) {
                  : "memory");
 }
 
-// An instruction between labels 1 and 2 that may fault: on #GP or #UD execution goes on at label 2, with
+// An instruction between labels 1 and 2 that may fault: on #GP, #UD or #PF execution goes on at label 2, with
 // `fault` still 1.
 #define BULKHEAD_GUARDED(instruction) \
     "movl $1, %[fault]\n\t"           \
@@ -61,6 +61,21 @@ inline void write_msr(MsrIndex index, u64 value) {
     asm volatile(BULKHEAD_GUARDED("wrmsr")
                  : [fault] "=&r"(fault)
                  : "a"(static_cast<u32>(value)), "d"(static_cast<u32>(value >> 32)), "c"(index.raw())
+                 : "memory", "cc");
+    return fault == 0;
+}
+
+// ---- Memory that may not be there
+// ---------------------------------------------------------------------------
+
+// Whether a byte at `address` can be read in the current address space. For self-tests of what must not be
+// mapped. Not for device registers, which may do something when they are read.
+[[nodiscard]] inline bool probe_read(HostVirtual address) {
+    u32 fault;
+    u8 byte;
+    asm volatile(BULKHEAD_GUARDED("movb (%[address]), %[byte]")
+                 : [fault] "=&r"(fault), [byte] "=&q"(byte)
+                 : [address] "r"(address.raw())
                  : "memory", "cc");
     return fault == 0;
 }

@@ -26,7 +26,8 @@ extern "C" const Fixup fixups_end[];
 
 // Moves a fault of a guarded instruction (intrinsics.hpp) to where the instruction's failure is handled.
 [[nodiscard]] bool fix_up(TrapFrame& frame) {
-    if (frame.vector != 13 && frame.vector != 6) return false;
+    // #UD, #GP, #PF.
+    if (frame.vector != 6 && frame.vector != 13 && frame.vector != 14) return false;
     for (const Fixup* fixup = fixups_start; fixup != fixups_end; ++fixup) {
         if (fixup->fault == frame.rip) {
             frame.rip = fixup->resume;

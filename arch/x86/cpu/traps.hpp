@@ -32,7 +32,7 @@ struct TrapCounters {
     u64 unexpected_interrupts = 0;  // of those, with no handler
     u64 nmis = 0;
     u64 unclaimed_nmis = 0;
-    u64 fixups = 0;  // faults of guarded instructions (rdmsr of what does not exist)
+    u64 fixups = 0;  // faults of guarded instructions: rdmsr of what does not exist, probe_read()
 };
 [[nodiscard]] TrapCounters trap_counters(u32 cpu);
 

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "kernel/mem/isolation.hpp"
 #include "vm_bench.hpp"
 
 using namespace bulkhead;
@@ -245,4 +246,24 @@ TEST_CASE("a backend that cannot be made, or an arena that is too small, is an e
         Site site(blueprint, {run_of(gib, 8 * mib)}, 3, pages * page_size);
         CHECK_FALSE(site.result.has_value());
     }
+}
+
+TEST_CASE("a VM's nested table leads to its own memory only, as far as one looks") {
+    Site site({.vcpus = 2, .memory = 5 * gib},
+              {run_of(4 * gib, 2 * gib), run_of(64 * mib, 512 * mib), run_of(7 * gib, 2560 * mib)});
+    REQUIRE(site.result);
+    REQUIRE(site.vm().nested_table());
+    IsolationAudit audit;
+    for (const UnitRun& run : site.runs) REQUIRE(audit.own(0, {run.start, run.bytes()}));
+    REQUIRE(audit.own(0, {HostPhysical(arena_start), 4 * mib}));
+    REQUIRE(audit.own(1, {HostPhysical(6 * gib), gib}));
+    audit.inspect(*site.vm().nested_table(), 0);
+    CHECK(audit.leaks() == 0);
+    CHECK(audit.mappings() > 5);
+    // Seen by anybody else, every one of the mappings is a leak.
+    IsolationAudit stranger;
+    for (const UnitRun& run : site.runs) REQUIRE(stranger.own(0, {run.start, run.bytes()}));
+    REQUIRE(stranger.own(0, {HostPhysical(arena_start), 4 * mib}));
+    stranger.inspect(*site.vm().nested_table(), 1);
+    CHECK(stranger.leaks() >= stranger.mappings());
 }
