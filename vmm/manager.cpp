@@ -84,17 +84,6 @@ const BootModule* VmManager::find_module(std::string_view name) const {
 
 namespace {
 
-BootProtocol protocol_of(BootChoice choice) {
-    switch (choice) {
-        case BootChoice::automatic: break;
-        case BootChoice::linux_boot: return BootProtocol::linux_boot;
-        case BootChoice::pvh: return BootProtocol::pvh;
-        case BootChoice::multiboot: return BootProtocol::multiboot1;
-        case BootChoice::multiboot2: return BootProtocol::multiboot2;
-    }
-    return BootProtocol::automatic;
-}
-
 std::string_view first_word(std::string_view text) {
     return text.substr(0, text.find(' '));
 }
@@ -147,7 +136,7 @@ Result<> VmManager::collect_images(const VmConfig& config, BootImages& images) {
     images = {};
     images.kernel = bytes_of(*find_module(config.kernel));
     images.cmdline = config.cmdline;
-    images.protocol = protocol_of(config.boot);
+    images.protocol = config.boot;
     if (!config.initrd.empty()) images.initrd = bytes_of(*find_module(config.initrd));
     for (usize i = 0; i < config.module_count(); ++i) {
         const std::string_view name = first_word(config.module(i));

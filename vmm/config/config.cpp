@@ -242,8 +242,8 @@ constexpr Row<VmConfig> vm_rows[] = {
     {"boot",
      [](const Setting& s, VmConfig& v) {
          return store_choice(s,
-                             {BootChoice::automatic, BootChoice::linux_boot, BootChoice::pvh,
-                              BootChoice::multiboot, BootChoice::multiboot2},
+                             {BootProtocol::automatic, BootProtocol::linux_boot, BootProtocol::pvh,
+                              BootProtocol::multiboot1, BootProtocol::multiboot2},
                              v.boot);
      },
      "\"auto\"", Kind::string},

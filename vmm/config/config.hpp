@@ -12,18 +12,17 @@
 #include "kernel/base/types.hpp"
 #include "kernel/log/log_ring.hpp"
 #include "vmm/config/toml.hpp"
+#include "vmm/loader/boot_protocol.hpp"
 
 namespace bulkhead {
 
 enum class ComPort : u8 { none, com1, com2, com3, com4 };
 enum class PanicAction : u8 { halt, reset };
-enum class BootChoice : u8 { automatic, linux_boot, pvh, multiboot, multiboot2 };
 enum class LifecycleAction : u8 { restart, destroy, preserve };
 
 // The words of the config file.
 [[nodiscard]] std::string_view name_of(ComPort value);
 [[nodiscard]] std::string_view name_of(PanicAction value);
-[[nodiscard]] std::string_view name_of(BootChoice value);
 [[nodiscard]] std::string_view name_of(LifecycleAction value);
 
 // [host]
@@ -97,7 +96,7 @@ struct VmConfig {
     FixedString<127> kernel;  // names of boot modules
     FixedString<127> initrd;
     FixedString<2047> cmdline;
-    BootChoice boot = BootChoice::automatic;
+    BootProtocol boot = BootProtocol::automatic;
     ComPort console = ComPort::none;  // none: the VM's serial port is reached by `console NAME`
     unsigned cpu_weight = 100;        // 1..10000
     CpuLimit cpu_limit;

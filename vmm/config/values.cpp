@@ -190,11 +190,6 @@ std::string_view name_of(PanicAction value) {
     return names[static_cast<usize>(value)];
 }
 
-std::string_view name_of(BootChoice value) {
-    constexpr std::string_view names[] = {"auto", "linux", "pvh", "multiboot", "multiboot2"};
-    return names[static_cast<usize>(value)];
-}
-
 std::string_view name_of(LifecycleAction value) {
     constexpr std::string_view names[] = {"restart", "destroy", "preserve"};
     return names[static_cast<usize>(value)];

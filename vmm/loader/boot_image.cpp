@@ -88,18 +88,6 @@ constexpr u64 largest_firmware = platform::firmware_window_end - platform::firmw
 
 }  // namespace
 
-std::string_view name_of(BootProtocol protocol) {
-    switch (protocol) {
-        case BootProtocol::automatic: return "automatic";
-        case BootProtocol::linux_boot: return "linux";
-        case BootProtocol::multiboot2: return "multiboot2";
-        case BootProtocol::multiboot1: return "multiboot1";
-        case BootProtocol::pvh: return "pvh";
-        case BootProtocol::firmware: return "firmware";
-    }
-    return "?";
-}
-
 Result<BootProtocol> recognise_image(Bytes kernel) {
     if (LinuxImage::recognise(kernel)) return BootProtocol::linux_boot;
     if (has_multiboot2_header(kernel)) return BootProtocol::multiboot2;

@@ -6,20 +6,9 @@
 
 #include "kernel/base/bytes.hpp"
 #include "kernel/base/types.hpp"
+#include "vmm/loader/boot_protocol.hpp"
 
 namespace bulkhead {
-
-// How an image wants to be started.
-enum class BootProtocol : u8 {
-    automatic,   // by what the image says of itself; see boot_image.hpp for the order
-    linux_boot,  // bzImage
-    multiboot2,
-    multiboot1,
-    pvh,       // ELF with the note XEN_ELFNOTE_PHYS32_ENTRY
-    firmware,  // a ROM that starts at the reset vector; never chosen automatically
-};
-
-[[nodiscard]] std::string_view name_of(BootProtocol protocol);
 
 // A file handed to a kernel beside itself.
 struct GuestModule {

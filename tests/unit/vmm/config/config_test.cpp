@@ -127,7 +127,7 @@ b.kernel = "k"
     REQUIRE(vm.module_count() == 2);
     CHECK(vm.module(0) == "ext2fs.static --readonly");
     CHECK(vm.module(1) == "exec");
-    CHECK(vm.boot == BootChoice::multiboot);
+    CHECK(vm.boot == BootProtocol::multiboot1);
     CHECK(vm.console == ComPort::com3);
     CHECK_FALSE(vm.autostart);
     CHECK(vm.on_reboot == LifecycleAction::preserve);
@@ -146,7 +146,7 @@ b.kernel = "k"
     CHECK(b.memory_bytes == VmConfig::default_memory);
     CHECK(b.cpu_weight == 100);
     CHECK(b.cpu_limit.quota_us == CpuLimit::unlimited);
-    CHECK(b.boot == BootChoice::automatic);
+    CHECK(b.boot == BootProtocol::automatic);
 }
 
 TEST_CASE("an empty file means the defaults and no VM") {
