@@ -12,10 +12,12 @@ bool is_blank(char c) {
 Result<> CommandLine::parse(std::string_view line) {
     words_.clear();
     options_.clear();
+    places_.clear();
     auto result = split(line);
     if (!result) {
         words_.clear();
         options_.clear();
+        places_.clear();
     }
     return result;
 }
@@ -57,6 +59,7 @@ Result<> CommandLine::split(std::string_view line) {
         } else if (!quoted && !options_end && word.starts_with("--")) {
             if (!options_.push_back(word))
                 return fail("more than {} options; give fewer", options_.capacity());
+            (void)places_.push_back(static_cast<u8>(words_.size()));
         } else if (!words_.push_back(word)) {
             return fail("more than {} words; use quotes to keep words together", max_words);
         }
@@ -68,6 +71,41 @@ bool CommandLine::has_option(std::string_view name) const {
         if (option == name) return true;
     }
     return false;
+}
+
+std::optional<std::string_view> CommandLine::take_value(std::string_view name) {
+    for (usize i = 0; i < options_.size(); ++i) {
+        const std::string_view option = options_[i];
+        if (!option.starts_with(name)) continue;
+        if (option.size() > name.size()) {
+            if (option[name.size()] != '=') continue;
+            std::string_view value = option;
+            value.remove_prefix(name.size() + 1);
+            return value;
+        }
+        const usize place = places_[i];
+        if (place >= words_.size()) return std::string_view();
+        const std::string_view value = words_[place];
+        words_.erase(place);
+        for (u8& each : places_) {
+            if (each > place) --each;
+        }
+        return value;
+    }
+    return std::nullopt;
+}
+
+bool CommandLine::take_flag(std::string_view name) {
+    for (usize i = words_.size(); i-- > 1;) {
+        if (words_[i] != name) continue;
+        if (!options_.push_back(words_[i])) return false;
+        (void)places_.push_back(static_cast<u8>(i));
+        words_.erase(i);
+        for (u8& each : places_) {
+            if (each > i) --each;
+        }
+    }
+    return true;
 }
 
 }  // namespace bulkhead

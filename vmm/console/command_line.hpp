@@ -1,9 +1,10 @@
 // A typed line, split into words and options.
 // Words are separated by blanks; 'single quotes' keep everything, "double quotes" keep all but \" and \\, and
 // a backslash outside quotes keeps the character after it. Words that start with -- are options wherever they
-// stand, until a lone --.
+// stand, until a lone --. Which options there are, and which of them take a value, the caller knows.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -31,6 +32,11 @@ class CommandLine {
     [[nodiscard]] std::span<const std::string_view> options() const { return options_; }  // with their --
 
     [[nodiscard]] bool has_option(std::string_view name) const;
+    // For the option `name` that takes a value, as "--name=VALUE" or "--name VALUE": its value, which is then
+    // none of the words any more. Nothing when the option is not there; empty when its value is not.
+    [[nodiscard]] std::optional<std::string_view> take_value(std::string_view name);
+    // Makes each word that is `name` (such as "-f") an option. False when there are too many options.
+    [[nodiscard]] bool take_flag(std::string_view name);
 
   private:
     [[nodiscard]] Result<> split(std::string_view line);
@@ -38,6 +44,7 @@ class CommandLine {
     char text_[max_length];
     FixedVector<std::string_view, max_words> words_;
     FixedVector<std::string_view, 8> options_;
+    FixedVector<u8, 8> places_;  // of each option: how many words stand before it
 };
 
 }  // namespace bulkhead

@@ -1,68 +1,105 @@
 // Commands about the hypervisor and the machine it runs on.
 #include "kernel/base/filtered.hpp"
-#include "vmm/config/nearest.hpp"
 #include "vmm/console/commands.hpp"
 
 namespace bulkhead {
 namespace {
 
-void help_all(Sink& out) {
-    for (const CommandGroup& group : command_groups()) {
-        print(out, "{}:\n", group.title);
+void help_json(CommandContext& context, const Command& command) {
+    JsonWriter& writer = context.writer;
+    writer.begin_object();
+    writer.text("command", command.name);
+    writer.text("usage", command.usage);
+    writer.text("summary", command.summary);
+    writer.text("help", command.help);
+    writer.text("example", command.example);
+    writer.boolean("json", command.json);
+    writer.end_object();
+}
+
+// One group a call.
+void help_all(CommandContext& context) {
+    const auto groups = command_groups();
+    if (context.json && context.calls == 0) context.writer.begin_array();
+    if (context.position < groups.size()) {
+        const CommandGroup& group = groups[context.position++];
+        if (!context.json) print(context.out, "{}:\n", group.title);
         for (const Command& command : group.commands) {
-            print(out, "  {:12} {}\n", command.name, command.summary);
+            if (context.json) {
+                help_json(context, command);
+            } else {
+                print(context.out, "  {:12} {}\n", command.name, command.summary);
+            }
         }
+        return context.again();
     }
-    out.write("help COMMAND tells more. A VM is given by its name or id; Tab completes.\n");
+    if (context.json) {
+        context.writer.end_array();
+        context.out.write("\n");
+        return;
+    }
+    context.out.write("help COMMAND tells more. A VM is given by its name or id; Tab completes.\n");
 }
 
 void help(CommandContext& context) {
-    if (context.arguments.empty()) return help_all(context.out);
+    if (context.arguments.empty()) return help_all(context);
     const std::string_view name = context.arguments[0];
     const Command* command = find_command(name);
     if (command != nullptr) {
-        print(context.out, "usage: {}\n{}example: {}\n", command->usage, command->help, command->example);
+        if (context.json) {
+            help_json(context, *command);
+            context.out.write("\n");
+            return;
+        }
+        print(context.out, "usage: {}{}\n{}example: {}\n", command->usage,
+              command->json ? std::string_view(" [--json]") : std::string_view(), command->help,
+              command->example);
         return;
     }
-    Nearest nearest(name);
-    for (const CommandGroup& group : command_groups()) {
-        for (const Command& each : group.commands) nearest.consider(each.name);
-    }
+    const auto nearest = nearest_command(name);
     FixedString<200> text;
-    print(text, "unknown command \"{}\"", Filtered(name));
-    if (!nearest.word().empty()) print(text, "; did you mean {}?", nearest.word());
+    print(text, "unknown command \"{}\"", Filtered(name.substr(0, 64)));
+    if (!nearest.empty()) print(text, "; did you mean {}?", nearest);
     context.fail(text);
 }
 
-void dmesg_json(CommandContext& context) {
-    JsonWriter writer(context.out);
-    LogEntry entry;
-    writer.begin_array();
-    for (u64 next = 0; context.management.read_log(next, entry); next = entry.sequence + 1) {
-        writer.begin_object();
-        writer.seconds("seconds", entry.microseconds * 1000);
-        writer.text("level", name_of(entry.level));
-        writer.text("text", entry.text);
-        writer.end_object();
-    }
-    writer.end_array();
-    context.out.write("\n");
-}
-
+// position: the entry that is next.
 void dmesg(CommandContext& context) {
-    if (context.json) return dmesg_json(context);
+    constexpr unsigned entries_a_call = 16;
+    constexpr u64 follow_interval = 50'000'000;
+    if (context.calls == 0) {
+        context.live = context.has_option("-f");
+        if (context.live && context.json) return context.fail("-f has no end, and so no JSON document");
+        if (context.json) context.writer.begin_array();
+    }
     LogEntry entry;
-    for (u64 next = 0; context.management.read_log(next, entry); next = entry.sequence + 1) {
-        print(context.out, "[{:>5}.{:06}] ", entry.microseconds / 1'000'000, entry.microseconds % 1'000'000);
+    unsigned shown = 0;
+    for (; shown < entries_a_call && context.management.read_log(context.position, entry); ++shown) {
+        context.position = entry.sequence + 1;
+        if (context.json) {
+            JsonWriter& writer = context.writer;
+            writer.begin_object();
+            writer.seconds("seconds", entry.microseconds * 1000);
+            writer.text("level", name_of(entry.level));
+            writer.text("text", entry.text);
+            writer.end_object();
+            continue;
+        }
+        print(context.out, "{} ", LogTime{entry.microseconds});
         if (entry.level != LogLevel::info) print(context.out, "{}: ", name_of(entry.level));
         print(context.out, "{}\n", Filtered(entry.text));
     }
+    if (shown == entries_a_call) return context.again();
+    if (context.live) return context.again(context.management.nanoseconds() + follow_interval);
+    if (!context.json) return;
+    context.writer.end_array();
+    context.out.write("\n");
 }
 
 void version(CommandContext& context) {
     const HostInfo host = context.management.host();
     if (context.json) {
-        JsonWriter writer(context.out);
+        JsonWriter& writer = context.writer;
         writer.begin_object();
         writer.text("version", host.version);
         writer.text("backend", host.backend);
@@ -80,7 +117,7 @@ void clock(CommandContext& context) {
     const HostInfo host = context.management.host();
     const u64 second = host.wall_clock % 86400;
     if (context.json) {
-        JsonWriter writer(context.out);
+        JsonWriter& writer = context.writer;
         writer.begin_object();
         writer.number("wall_clock", host.wall_clock);
         writer.number("tsc", host.tsc);
@@ -93,12 +130,53 @@ void clock(CommandContext& context) {
           second / 3600, second / 60 % 60, second % 60, host.wall_clock, host.tsc, host.tsc_hz);
 }
 
-void reboot(CommandContext& context) {
-    if (const auto result = context.management.reboot(); !result) context.fail(result.error().text);
+// Lines of the plan; as an array of strings in JSON.
+class PlanSink final : public Sink {
+  public:
+    explicit PlanSink(CommandContext& context) : context_(context) {}
+    void write(std::string_view text) override {
+        for (const char c : text) {
+            if (c != '\n') {
+                line_.append({&c, 1});
+                continue;
+            }
+            if (context_.json) {
+                context_.writer.text(line_);
+            } else {
+                print(context_.out, "{}\n", Filtered(line_));
+            }
+            line_.clear();
+        }
+    }
+
+  private:
+    CommandContext& context_;
+    FixedString<200> line_;
+};
+
+void plan(CommandContext& context) {
+    PlanSink lines(context);
+    if (context.json) context.writer.begin_array();
+    context.management.print_plan(lines);
+    if (!context.json) return;
+    context.writer.end_array();
+    context.out.write("\n");
 }
 
-void poweroff(CommandContext& context) {
-    if (const auto result = context.management.poweroff(); !result) context.fail(result.error().text);
+void wait(CommandContext& context) {
+    if (context.calls > 0) {
+        if (context.json) context.out.write("{\"result\":\"waited\"}\n");
+        return;
+    }
+    u64 seconds = 0;
+    if (!context.number("the number of seconds", context.arguments[0], 1, 86'400, seconds)) return;
+    context.again(context.management.nanoseconds() + seconds * 1'000'000'000);
+}
+
+void end_machine(CommandContext& context, Result<> (Management::*action)()) {
+    const auto result = (context.management.*action)();
+    if (!result) return context.fail(result.error());
+    if (context.json) context.out.write("{\"result\":\"done\"}\n");
 }
 
 constexpr Command rows[] = {
@@ -110,39 +188,61 @@ constexpr Command rows[] = {
      .run = help,
      .arguments = {ArgumentKind::command}},
     {.name = "dmesg",
-     .usage = "dmesg [--json]",
+     .usage = "dmesg [-f]",
      .summary = "shows the hypervisor's log",
      .help = "The last lines of the log, each with the seconds since boot; info lines go\n"
-             "without their level.\n",
-     .example = "dmesg",
+             "without their level. -f goes on with lines that come; any key ends it.\n",
+     .example = "dmesg -f",
      .run = dmesg,
-     .options = {"--json"}},
+     .options = {"-f"}},
+    {.name = "plan",
+     .usage = "plan",
+     .summary = "shows what was decided at boot",
+     .help = "Every VM's cores, memory ranges, modules and devices, and why anything was refused.\n",
+     .example = "plan",
+     .run = plan},
+    {.name = "repeat",
+     .usage = "repeat N COMMAND [; COMMAND]... [--verbose before N]",
+     .summary = "runs commands again and again",
+     .help = "Up to the first error or Ctrl-C; then says how often it went and how long it took.\n"
+             "What the commands print is left out, but with --verbose in front of N.\n",
+     .example = "repeat 100 destroy web; start web; wait 1",
+     .run = [](CommandContext& context) { context.interpreter.repeat(context); },
+     .arguments = {ArgumentKind::text, ArgumentKind::command, ArgumentKind::rest},
+     .required = 1,
+     .options = {"--verbose"}},
+    {.name = "wait",
+     .usage = "wait SECONDS",
+     .summary = "does nothing for a while",
+     .help = "For repeat. Ctrl-C ends it.\n",
+     .example = "wait 5",
+     .run = wait,
+     .arguments = {ArgumentKind::text},
+     .required = 1},
     {.name = "clock",
-     .usage = "clock [--json]",
+     .usage = "clock",
      .summary = "shows the machine's clocks",
      .help = "The real-time clock as it is read now, and the time-stamp counter with its frequency.\n",
      .example = "clock",
-     .run = clock,
-     .options = {"--json"}},
+     .run = clock},
     {.name = "version",
-     .usage = "version [--json]",
+     .usage = "version",
      .summary = "tells what runs here, and on what",
      .help = "Bulkhead's version, the processor's extension in use, cores and memory.\n",
      .example = "version",
-     .run = version,
-     .options = {"--json"}},
+     .run = version},
     {.name = "reboot",
      .usage = "reboot",
      .summary = "restarts the physical machine",
      .help = "All VMs lose their power at once; shut them down first if they have to.\n",
      .example = "reboot",
-     .run = reboot},
+     .run = [](CommandContext& context) { end_machine(context, &Management::reboot); }},
     {.name = "poweroff",
      .usage = "poweroff",
      .summary = "turns the physical machine off",
      .help = "All VMs lose their power at once; shut them down first if they have to.\n",
      .example = "poweroff",
-     .run = poweroff},
+     .run = [](CommandContext& context) { end_machine(context, &Management::poweroff); }},
 };
 
 }  // namespace

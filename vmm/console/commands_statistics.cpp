@@ -1,7 +1,7 @@
 // Commands that show where the time goes.
-#include <utility>
-
+#include "kernel/base/filtered.hpp"
 #include "vmm/console/commands.hpp"
+#include "vmm/console/top.hpp"
 
 namespace bulkhead {
 namespace {
@@ -22,13 +22,13 @@ usize sort_reasons(const ExitStatistics& statistics, u8 (&order)[reason_count]) 
     return used;
 }
 
-void exits_json(CommandContext& context, const ExitStatistics& statistics, std::span<const u8> order,
-                std::string_view name) {
-    JsonWriter writer(context.out);
+void exits_json(CommandContext& context, const ExitStatistics& statistics, std::span<const u8> order) {
+    JsonWriter& writer = context.writer;
     writer.begin_object();
-    writer.text("name", name);
+    writer.text("name", context.vm.name);
     writer.number("total", statistics.total_count());
     writer.number("guest_cycles", statistics.guest_ticks);
+    if (context.since != 0) writer.seconds("difference_seconds", context.since);
     writer.key("exits");
     writer.begin_array();
     for (const u8 reason : order) {
@@ -44,28 +44,61 @@ void exits_json(CommandContext& context, const ExitStatistics& statistics, std::
     context.out.write("\n");
 }
 
-// Tenths of a percent, rounded down. Of huge numbers the low digits do not matter.
-u64 permille(u64 part, u64 whole) {
-    if (whole == 0) return 0;
-    constexpr u64 huge = ~u64{0} / 1000;
-    return part <= huge ? part * 1000 / whole : part / (whole / 1000);
-}
-
 void print_row(Sink& out, std::string_view name, u64 count, u64 total, u64 ticks) {
     const u64 share = permille(count, total);
     print(out, "{:26} {:>14} {:>5}.{} {:>12}\n", name, count, share / 10, share % 10,
           count == 0 ? 0 : ticks / count);
 }
 
+ExitBaseline& baseline_of(CommandMemory& memory, VmId vm) {
+    for (ExitBaseline& each : memory.baselines) {
+        if (each.used && each.vm == vm) return each;
+    }
+    ExitBaseline& fresh = memory.baselines[memory.next_baseline++ % std::size(memory.baselines)];
+    fresh.used = false;
+    fresh.vm = vm;
+    return fresh;
+}
+
+// Makes `statistics` what came since `before`, and `before` what `statistics` were. A VM that was started
+// anew meanwhile counts from zero.
+void subtract(ExitStatistics& statistics, ExitStatistics& before) {
+    bool restarted = statistics.guest_ticks < before.guest_ticks;
+    for (usize i = 0; i < reason_count; ++i)
+        restarted = restarted || statistics.entries[i].count < before.entries[i].count;
+    const auto exchange = [&](u64& now, u64& then) {
+        const u64 all = now;
+        if (!restarted) now -= now < then ? now : then;
+        then = all;
+    };
+    exchange(statistics.guest_ticks, before.guest_ticks);
+    for (usize i = 0; i < reason_count; ++i) {
+        exchange(statistics.entries[i].count, before.entries[i].count);
+        exchange(statistics.entries[i].ticks, before.entries[i].ticks);
+    }
+}
+
+// since: with --diff, how long ago the last look was.
 void exits(CommandContext& context) {
-    VmSummary vm;
-    if (!context.find_vm(context.arguments[0], vm)) return;
-    ExitStatistics statistics;
-    if (!context.management.exit_statistics(vm.id, statistics))
+    if (!context.find_vm(context.arguments[0])) return;
+    ExitStatistics& statistics = context.memory.exits;
+    statistics = {};
+    if (!context.management.exit_statistics(context.vm.id, statistics))
         return context.fail("the VM has no exits: it is off");
+    const u64 now = context.management.nanoseconds();
+    ExitBaseline& baseline = baseline_of(context.memory, context.vm.id);
+    const bool difference = context.has_option("--diff") && baseline.used;
+    if (difference) {
+        context.since = now - baseline.nanoseconds;
+        subtract(statistics, baseline.statistics);
+    } else {
+        baseline.statistics = statistics;
+    }
+    baseline.used = true;
+    baseline.nanoseconds = now;
     u8 order[reason_count];
     const usize used = sort_reasons(statistics, order);
-    if (context.json) return exits_json(context, statistics, {order, used}, vm.name);
+    if (context.json) return exits_json(context, statistics, {order, used});
     const u64 total = statistics.total_count();
     u64 ticks = 0;
     context.out.write("REASON                              COUNT SHARE %  MEAN CYCLES\n");
@@ -75,21 +108,165 @@ void exits(CommandContext& context) {
         ticks += entry.ticks;
     }
     print_row(context.out, "all", total, total, ticks);
-    const u64 in_guest = permille(statistics.guest_ticks, statistics.total_ticks());
-    print(context.out, "in the guest: {}.{} % of the cycles\n", in_guest / 10, in_guest % 10);
+    print(context.out, "in the guest: {} % of the cycles\n",
+          Tenths{permille(statistics.guest_ticks, statistics.total_ticks())});
+    if (difference) print(context.out, "in the last {} s\n", Seconds{context.since});
+    if (context.has_option("--diff") && !difference)
+        context.out.write(
+            "(since its power-on; exits --diff from now on shows what came since the last call)\n");
+}
+
+// --- Memory and cores ---
+
+// position: the VM that is next.
+void mem(CommandContext& context) {
+    Sink& out = context.out;
+    JsonWriter& writer = context.writer;
+    const usize width = name_width(context.management);
+    if (context.calls == 0) {
+        const MemorySummary memory = context.management.memory();
+        if (context.json) {
+            writer.begin_object();
+            writer.number("total_bytes", memory.total_bytes);
+            writer.number("free_bytes", memory.free_bytes);
+            writer.number("largest_free_run_bytes", memory.largest_free_run_bytes);
+            writer.number("hypervisor_bytes", memory.hypervisor_bytes);
+            writer.key("vms");
+            writer.begin_array();
+        } else {
+            print(out, "{} for VMs, {} of it free (largest run {}); {} for the hypervisor\n",
+                  ByteSize{memory.total_bytes}, ByteSize{memory.free_bytes},
+                  ByteSize{memory.largest_free_run_bytes}, ByteSize{memory.hypervisor_bytes});
+            print_column(out, "NAME", width);
+            out.write("     RAM OVERHEAD  OF IT USED RANGES OF MACHINE MEMORY\n");
+        }
+    }
+    for (usize rows = 0; context.management.summary(context.position, context.vm); ++context.position) {
+        VmMemorySummary vm;
+        if (!context.management.vm_memory(context.vm.id, vm) || vm.ranges.empty()) continue;
+        if (rows++ == 8) return context.again();
+        if (context.json) {
+            writer.begin_object();
+            writer.text("vm", context.vm.name);
+            writer.number("id", context.vm.id.raw());
+            writer.number("ram_bytes", vm.ram_bytes);
+            writer.number("overhead_bytes", vm.overhead_bytes);
+            writer.number("overhead_used_bytes", vm.overhead_used_bytes);
+            writer.key("ranges");
+            writer.begin_array();
+            for (const PhysicalRange& range : vm.ranges) {
+                writer.begin_object();
+                writer.printed("start", range.start);
+                writer.number("bytes", range.length);
+                writer.end_object();
+            }
+            writer.end_array();
+            writer.end_object();
+            continue;
+        }
+        print_column(out, context.vm.name, width);
+        print_right(out, ByteSize{vm.ram_bytes}, 8);
+        print_right(out, ByteSize{vm.overhead_bytes}, 9);
+        print_right(out, ByteSize{vm.overhead_used_bytes}, 12);
+        bool first = true;
+        for (const PhysicalRange& range : vm.ranges) {
+            if (!first) print_column(out, "", width + 29);
+            print(out, " {:#x}-{:#x}\n", range.start.raw(), range.start.raw() + range.length - 1);
+            first = false;
+        }
+    }
+    if (!context.json) return;
+    writer.end_array();
+    writer.end_object();
+    out.write("\n");
+}
+
+// position: the core that is next.
+void cpus(CommandContext& context) {
+    Sink& out = context.out;
+    JsonWriter& writer = context.writer;
+    if (context.calls == 0) {
+        if (context.json) {
+            writer.begin_array();
+        } else {
+            out.write(
+                "CORE APIC ID STATE     VCPUS  BUSY %      BUSY S      IDLE S   INTERRUPTS        KICKS\n");
+        }
+    }
+    CoreSummary core;
+    for (usize rows = 0; context.management.core_summary(static_cast<unsigned>(context.position), core);
+         ++rows) {
+        if (rows == 16) return context.again();
+        ++context.position;
+        const u64 busy = permille(core.busy_nanoseconds, core.busy_nanoseconds + core.idle_nanoseconds);
+        if (context.json) {
+            writer.begin_object();
+            writer.number("core", core.number);
+            writer.number("apic_id", core.apic_id);
+            writer.boolean("online", core.online);
+            if (!core.online) writer.text("reason", core.reason);
+            writer.boolean("dedicated", core.dedicated);
+            writer.number("vcpus", core.vcpus);
+            writer.seconds("busy_seconds", core.busy_nanoseconds);
+            writer.seconds("idle_seconds", core.idle_nanoseconds);
+            writer.number("interrupts", core.interrupts);
+            writer.number("kicks", core.kicks);
+            writer.end_object();
+            continue;
+        }
+        print(out, "{:>4} {:>7} ", core.number, core.apic_id);
+        if (!core.online) {
+            print(out, "offline: {}\n", Filtered(core.reason));
+            continue;
+        }
+        print(out, "{:9} {:>5} ", core.dedicated ? std::string_view("dedicated") : std::string_view("shared"),
+              core.vcpus);
+        print_right(out, Tenths{busy}, 7);
+        print_right(out, Seconds{core.busy_nanoseconds}, 12);
+        print_right(out, Seconds{core.idle_nanoseconds}, 12);
+        print(out, " {:>12} {:>12}\n", core.interrupts, core.kicks);
+    }
+    if (!context.json) return;
+    writer.end_array();
+    out.write("\n");
 }
 
 constexpr Command rows[] = {
     {.name = "exits",
-     .usage = "exits VM [--json]",
+     .usage = "exits VM [--diff]",
      .summary = "counts a VM's exits by reason",
      .help = "How often each reason took the VM off the processor, its share of all exits, and\n"
-             "how many cycles one took on average until the guest ran again.\n",
-     .example = "exits web",
+             "how many cycles one took on average until the guest ran again. --diff: since the\n"
+             "last call of exits for that VM.\n",
+     .example = "exits web --diff",
      .run = exits,
      .arguments = {ArgumentKind::vm},
      .required = 1,
-     .options = {"--json"}},
+     .options = {"--diff"}},
+    {.name = "top",
+     .usage = "top [SECONDS] [--once]",
+     .summary = "shows live what cores and VMs are doing",
+     .help = "Cores and VMs, the busiest first, drawn anew every SECONDS (2); any key ends it.\n"
+             "100 % are one core. --once, and --json, watch for as long and print once.\n",
+     .example = "top --once",
+     .run = run_top,
+     .arguments = {ArgumentKind::text},
+     .options = {"--once"}},
+    {.name = "mem",
+     .usage = "mem",
+     .summary = "shows who has the machine's memory",
+     .help = "What VMs may have, what is free, and each VM's RAM, its overhead (tables, device\n"
+             "models, rings) and ranges of machine memory, that of the overhead first.\n",
+     .example = "mem",
+     .run = mem},
+    {.name = "cpus",
+     .usage = "cpus",
+     .summary = "shows the machine's cores",
+     .help = "Each core's number, APIC id, whether one vCPU has it for itself (dedicated) or\n"
+             "several share it, busy and idle seconds, interrupts, and kicks by other cores; or\n"
+             "why it is offline.\n",
+     .example = "cpus",
+     .run = cpus},
 };
 
 }  // namespace

@@ -75,6 +75,11 @@ void JsonWriter::null() {
     sink_.write("null");
 }
 
+void JsonWriter::tenths(u64 value) {
+    separate();
+    print(sink_, "{}.{}", value / 10, value % 10);
+}
+
 void JsonWriter::seconds(u64 nanoseconds) {
     separate();
     print(sink_, "{}.{:03}", nanoseconds / 1'000'000'000, nanoseconds / 1'000'000 % 1000);

@@ -23,17 +23,24 @@ class JsonWriter {
     void number(u64 value);
     void boolean(bool value);
     void null();
+    // A number with one decimal.
+    void tenths(u64 value);
     // Nanoseconds, written as seconds with three decimals.
     void seconds(u64 nanoseconds);
 
     void text(std::string_view name, std::string_view value) { key(name), text(value); }
     void number(std::string_view name, u64 value) { key(name), number(value); }
+    void tenths(std::string_view name, u64 value) { key(name), tenths(value); }
     void boolean(std::string_view name, bool value) { key(name), boolean(value); }
     void seconds(std::string_view name, u64 nanoseconds) { key(name), seconds(nanoseconds); }
     // A string from anything that can be printed.
     template <class T>
     void printed(std::string_view name, const T& value) {
         key(name);
+        printed_value(value);
+    }
+    template <class T>
+    void printed_value(const T& value) {
         separate();
         sink_.write("\"");
         EscapingSink escaping(sink_);

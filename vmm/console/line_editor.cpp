@@ -352,7 +352,7 @@ const FixedString<LineEditor::max_line>& LineEditor::past(usize back) const {
 void LineEditor::remember() {
     const std::string_view text = line_;
     const bool blank = std::all_of(text.begin(), text.end(), [](char c) { return c == ' '; });
-    if (blank || (history_count_ > 0 && past(1).view() == text)) return;
+    if (blank || !remember_ || (history_count_ > 0 && past(1).view() == text)) return;
     history_[history_next_] = line_;
     history_next_ = (history_next_ + 1) % history_size;
     history_count_ = std::min(history_count_ + 1, history_size);

@@ -54,6 +54,11 @@ class LineEditor {
 
     // Shows the prompt with an empty line.
     void start();
+    // What start() shows from now on; without `remember`, lines do not enter the history.
+    void set_prompt(std::string_view prompt, bool remember = true) {
+        prompt_ = prompt;
+        remember_ = remember;
+    }
     // A byte from the terminal. After `line` or `cancelled` the cursor is at the beginning of a new row, and
     // nothing is drawn until start().
     [[nodiscard]] Event input(u8 byte);
@@ -114,6 +119,7 @@ class LineEditor {
     u8 continuation_ = 0;        // bytes of a UTF-8 character still to come
     bool after_return_ = false;  // a line feed now belongs to the carriage return before
     bool after_tab_ = false;
+    bool remember_ = true;
 
     FixedString<max_line> history_[history_size];
     usize history_next_ = 0;

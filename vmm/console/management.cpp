@@ -28,4 +28,11 @@ std::string_view name_of(VcpuSummary::State state) {
     return "?";
 }
 
+u64 Management::nanoseconds_at(u64 tsc) const {
+    constexpr u64 billion = 1'000'000'000;
+    const u64 hz = host().tsc_hz;
+    if (hz == 0 || hz > ~u64{0} / billion) return 0;
+    return tsc / hz * billion + tsc % hz * billion / hz;
+}
+
 }  // namespace bulkhead

@@ -135,6 +135,14 @@ struct HostInfo {
 class Management {
   public:
     [[nodiscard]] virtual HostInfo host() const = 0;
+    // Nanoseconds since boot, by the log's clock: now, or when the time-stamp counter stood at `tsc`. Asked
+    // for often, so worth more than these defaults, which go by host().
+    [[nodiscard]] virtual u64 nanoseconds() const { return nanoseconds_at(host().tsc); }
+    [[nodiscard]] virtual u64 nanoseconds_at(u64 tsc) const;
+
+    // What was decided at boot: cores, memory ranges, modules and devices of every VM, and why anything was
+    // refused. Lines that end with \n; nothing where there is no plan.
+    virtual void print_plan(Sink& out) const {}
 
     // VMs by their place in the list, 0 .. vm_count() - 1. False when `index` is past its end by now.
     [[nodiscard]] virtual usize vm_count() const = 0;
@@ -203,7 +211,8 @@ class Management {
     [[nodiscard]] virtual Result<> reboot() = 0;
     [[nodiscard]] virtual Result<> poweroff() = 0;
 
-    // What the VM's serial port has sent; null when the VM is gone or has no console here.
+    // What the VM's serial port has sent; null when the VM is gone or has no console here. It lies in the
+    // VM's compartment: not to be used after any further call of this interface.
     [[nodiscard]] virtual ConsoleRing* console(VmId vm) = 0;
     // A byte for the VM's serial port. False when its FIFO is full: try again later.
     [[nodiscard]] virtual bool send_input(VmId vm, u8 byte) = 0;

@@ -26,23 +26,21 @@ constexpr std::string_view terminal_reset =
 
 }  // namespace
 
-void Session::LineEndSink::write(std::string_view text) {
-    usize start = 0;
-    for (usize i = 0; i < text.size(); ++i) {
-        if (text[i] != '\n') continue;
-        next_.write({text.data() + start, i - start});
-        next_.write("\r\n");
-        start = i + 1;
-    }
-    if (start < text.size()) next_.write({text.data() + start, text.size() - start});
-}
+// --- At the prompt ---
 
 void Session::start() {
+    mode_ = Mode::prompt;
+    show_prompt();
+}
+
+void Session::show_prompt() {
     editing_ = true;
+    editor_.set_prompt(mode_ == Mode::text ? text_prompt : prompt, mode_ != Mode::text);
     editor_.start();
 }
 
 void Session::input(u8 byte) {
+    if (swallows(byte)) return;
     if (attached_) {
         if (byte == escape_) {
             detach();
@@ -51,33 +49,154 @@ void Session::input(u8 byte) {
         }
         return;
     }
+    if (mode_ != Mode::command) return edit(byte);
+    if (byte == 0x03 || interpreter_.live()) return break_off(byte);
+    (void)type_ahead_.push_back(byte);
+}
+
+// The rest of an arrow key, say, whose first byte has ended a command.
+bool Session::swallows(u8 byte) {
+    switch (swallow_) {
+        case Swallow::nothing: return false;
+        case Swallow::escape:
+            swallow_ = byte == '[' || byte == 'O' ? Swallow::sequence : Swallow::nothing;
+            return swallow_ != Swallow::nothing;
+        case Swallow::sequence:
+            if (byte >= 0x40 && byte <= 0x7E) swallow_ = Swallow::nothing;
+            // A control character is in no sequence.
+            if (byte < 0x20) {
+                swallow_ = Swallow::nothing;
+                return false;
+            }
+            return true;
+    }
+    return false;
+}
+
+void Session::edit(u8 byte) {
     switch (editor_.input(byte)) {
         case LineEditor::Event::none: return;
-        case LineEditor::Event::cancelled: break;
-        case LineEditor::Event::line: {
+        case LineEditor::Event::cancelled:
             editing_ = false;
-            LineEndSink out(terminal_);
-            if (const auto vm = interpreter_.execute(editor_.line(), out)) {
-                attach(*vm);
-                if (attached_) return;
+            interpreter_.cancel();
+            mode_ = Mode::command;
+            finish_command();
+            return;
+        case LineEditor::Event::line: break;
+    }
+    editing_ = false;
+    if (mode_ == Mode::text) {
+        if (interpreter_.give_text(editor_.line())) {
+            mode_ = Mode::command;
+        } else {
+            show_prompt();
+        }
+        return;
+    }
+    mode_ = Mode::command;
+    interpreter_.begin(editor_.line(), output_);
+}
+
+// --- A command runs ---
+
+void Session::break_off(u8 byte) {
+    if (stepping_) return;
+    const bool live = interpreter_.live();
+    if (live && byte == 0x1B) swallow_ = Swallow::escape;
+    interpreter_.cancel();
+    if (!live) {
+        output_.clear();
+        type_ahead_.clear();
+        terminal_.write("^C\r\n");
+    } else {
+        // What is on its way is whole lines.
+        output_.drain(OutputBuffer::size);
+    }
+    finish_command();
+}
+
+// Output, then a step of the command, then the prompt.
+bool Session::step_command() {
+    // What a command does may make the caller poll: for messages that come of it.
+    if (stepping_) return false;
+    if (!output_.empty()) {
+        output_.drain(output_bytes);
+        return true;
+    }
+    stepping_ = true;
+    const auto progress = interpreter_.step();
+    stepping_ = false;
+    using enum CommandInterpreter::Progress;
+    switch (progress) {
+        case more: return true;
+        case waiting:
+            // Keys typed before it was known that any would end it.
+            if (interpreter_.live() && !type_ahead_.empty()) {
+                const u8 byte = type_ahead_[0];
+                type_ahead_.erase(0);
+                break_off(byte);
+                return true;
             }
+            return !output_.empty();
+        case text:
+            output_.drain(OutputBuffer::size);
+            mode_ = Mode::text;
+            show_prompt();
             break;
+        case done:
+            if (!output_.empty()) return true;
+            finish_command();
+            return false;
+    }
+    while (mode_ == Mode::text && !type_ahead_.empty()) {
+        const u8 byte = type_ahead_[0];
+        type_ahead_.erase(0);
+        edit(byte);
+    }
+    return true;
+}
+
+void Session::finish_command() {
+    if (!held_back_.empty()) terminal_.write(held_back_);
+    if (messages_lost_ > 0) print(terminal_, "({} more messages: see dmesg)\r\n", messages_lost_);
+    held_back_.clear();
+    messages_lost_ = 0;
+    if (const auto vm = interpreter_.attach()) {
+        mode_ = Mode::prompt;
+        attach(*vm, interpreter_.attach_lines());
+        if (attached_) {
+            // What was typed ahead is for the VM.
+            for (const u8 byte : type_ahead_) send(*vm, byte);
+            type_ahead_.clear();
+            return;
         }
     }
     start();
+    while (mode_ == Mode::prompt && !attached_ && !type_ahead_.empty()) {
+        const u8 byte = type_ahead_[0];
+        type_ahead_.erase(0);
+        edit(byte);
+    }
+}
+
+bool Session::poll() {
+    if (attached_) return poll_attached();
+    return mode_ == Mode::command && step_command();
 }
 
 // --- Attached ---
 
-void Session::attach(VmId vm) {
+void Session::attach(VmId vm, std::optional<u64> lines) {
+    VmDetails details;
+    const bool known = management_.details(vm, details);
     ConsoleRing* ring = management_.console(vm);
-    if (ring == nullptr) return;
+    if (ring == nullptr || mode_ == Mode::command) return;
     if (editing_) editor_.hide();
     editing_ = false;
-    VmDetails details;
     attached_name_.clear();
-    if (management_.details(vm, details)) attached_name_.append(details.summary.name);
+    if (known) attached_name_.append(details.summary.name);
     ring->rewind();
+    if (lines) ring->rewind_to(begin_of_last_lines(*ring, *lines));
     pending_.clear();
     overflow_noted_ = false;
     dropped_noted_ = 0;
@@ -114,15 +233,14 @@ void Session::flush_pending(VmId vm) {
     while (pending_.size() > left) pending_.pop_back();
 }
 
-bool Session::poll() {
-    if (!attached_) return false;
+bool Session::poll_attached() {
+    flush_pending(*attached_);
     ConsoleRing* ring = management_.console(*attached_);
     if (ring == nullptr) {
         note("the VM is gone");
         detach();
         return false;
     }
-    flush_pending(*attached_);
     u8 buffer[poll_bytes];
     const usize count = ring->read(buffer);
     if (ring->dropped() != dropped_noted_) {
@@ -149,6 +267,16 @@ void Session::note(std::string_view text) {
 
 void Session::notify(std::string_view text) {
     if (attached_) return note(text);
+    if (mode_ == Mode::command) {
+        if (interpreter_.live() && !interpreter_.whole_screen() && !stepping_) {
+            print(output_, "{}\n", Filtered(text));
+        } else if (held_back_.size() + text.size() + 2 > held_back_.capacity()) {
+            ++messages_lost_;
+        } else {
+            print(held_back_, "{}\r\n", Filtered(text));
+        }
+        return;
+    }
     if (editing_) editor_.hide();
     print(terminal_, "{}\r\n", Filtered(text));
     if (editing_) editor_.show();

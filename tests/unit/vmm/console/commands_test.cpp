@@ -14,7 +14,7 @@ namespace {
 
 struct Desk {
     FakeManagement management;
-    CommandInterpreter interpreter{management};
+    Prompt prompt{management};
     std::optional<VmId> attached;
 
     Desk() {
@@ -36,9 +36,9 @@ struct Desk {
         management.add(3, "off", VmState::off, 1, 16 * mib + 4 * kib);
     }
     std::string run(std::string_view line) {
-        StringSink sink;
-        attached = interpreter.execute(line, sink);
-        return sink.text;
+        const std::string text = prompt.run(line);
+        attached = prompt.interpreter->attach();
+        return text;
     }
     json run_json(std::string_view line) {
         const std::string text = run(line);
@@ -53,7 +53,7 @@ struct Desk {
             std::string words;
             void candidate(std::string_view word) override { words += std::string(word) + " "; }
         } collector;
-        interpreter.complete(text, collector);
+        prompt.interpreter->complete(text, collector);
         return collector.words;
     }
 };
@@ -71,10 +71,8 @@ TEST_CASE("list shows one line for each VM") {
 
 TEST_CASE("list without VMs is a head line") {
     FakeManagement management;
-    CommandInterpreter interpreter(management);
-    StringSink sink;
-    interpreter.execute("list", sink);
-    CHECK(sink.text == "NAME            ID  MEMORY VCPUS STATE               TIME\n");
+    Prompt prompt(management);
+    CHECK(prompt.run("list") == "NAME            ID  MEMORY VCPUS STATE               TIME\n");
 }
 
 TEST_CASE("list --json is an array with exact numbers") {
@@ -211,14 +209,15 @@ TEST_CASE("unknown commands, options and wrong numbers of arguments are explaine
     CHECK(desk.run(std::string(500, 'x')).size() < 200);
     CHECK(desk.run("start") == "start: missing argument; usage: start VM\n");
     CHECK(desk.run("start a b") == "start: unexpected argument; usage: start VM\n");
-    CHECK(desk.run("list --xml") == "list: unknown option --xml; usage: list [--json]\n");
-    CHECK(desk.run("start web --json") == "start: unknown option --json; usage: start VM\n");
+    CHECK(desk.run("list --xml") == "list: unknown option --xml; usage: list\n");
+    CHECK(desk.run("list --jsno") == "list: unknown option --jsno (did you mean --json?); usage: list\n");
+    CHECK(desk.run_json("console web --json")["error"] == "it has no answer in JSON");
     CHECK(desk.run("--json") == "{\"error\":\"unknown command \\\"--json\\\"; help lists them\"}\n");
     CHECK(desk.run("a 'b") == "a ' is not closed; add another one\n");
     CHECK(desk.run("") == "");
     CHECK(desk.run("   ") == "");
     CHECK(desk.run_json("lsit --json")["error"] == "unknown command \"lsit\"; did you mean list?");
-    CHECK(desk.run_json("list x --json")["error"] == "unexpected argument; usage: list [--json]");
+    CHECK(desk.run_json("list x --json")["error"] == "unexpected argument; usage: list");
 }
 
 TEST_CASE("every command has help, an example that parses, and a place in the list") {
@@ -237,8 +236,8 @@ TEST_CASE("every command has help, an example that parses, and a place in the li
             CHECK(!command.summary.empty());
             CHECK(command.run != nullptr);
             const std::string help = desk.run("help " + std::string(command.name));
-            CHECK(help == "usage: " + std::string(command.usage) + "\n" + std::string(command.help) +
-                              "example: " + std::string(command.example) + "\n");
+            CHECK(help == "usage: " + std::string(command.usage) + (command.json ? " [--json]\n" : "\n") +
+                              std::string(command.help) + "example: " + std::string(command.example) + "\n");
             size_t start = 0;
             for (size_t end; (end = help.find('\n', start)) != std::string::npos; start = end + 1) {
                 CHECK(end - start <= 90);
@@ -246,20 +245,28 @@ TEST_CASE("every command has help, an example that parses, and a place in the li
             CommandLine line;
             REQUIRE(line.parse(command.example));
             CHECK(line.words().size() > command.required);
+            CHECK(desk.run_json("help --json " + std::string(command.name))["example"] == command.example);
+            // The row's number of arguments and its options take the example.
+            const std::string answer = desk.run(command.example);
+            CHECK(answer.find("usage:") == (command.name == "help" ? 0 : std::string::npos));
         }
     }
-    CHECK(names.size() == 16);
+    CHECK(names.size() == 33);
+    CHECK(desk.run_json("help --json").size() == names.size());
     CHECK(desk.run("help lsit") == "help: unknown command \"lsit\"; did you mean list?\n");
 }
 
 TEST_CASE("Tab offers commands, VMs and options where they fit") {
     Desk desk;
-    CHECK(desk.completions("re") == "reset reboot ");
+    CHECK(desk.completions("res") == "reset ");
+    CHECK(desk.completions("set web cpuset") == "cpuset.cpus ");
+    CHECK(desk.completions("x web 0 --") == "--physical --vcpu= --unit= --json ");
     CHECK(desk.completions("start ") == "web database-server off ");
     CHECK(desk.completions("start w") == "web ");
     CHECK(desk.completions("start web ") == "");
     CHECK(desk.completions("list -") == "--json ");
     CHECK(desk.completions("list --json -") == "");
+    CHECK(desk.completions("console web --j") == "");
     CHECK(desk.completions("help st") == "start ");
     CHECK(desk.completions("version ") == "");
     CHECK(desk.completions("nonsense ") == "");

@@ -1,14 +1,29 @@
 // A hypervisor that only remembers what it was asked.
 #pragma once
 
+#include <algorithm>
 #include <deque>
+#include <map>
 #include <memory>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "vmm/console/commands.hpp"
 #include "vmm/console/management.hpp"
 
 namespace bulkhead {
+
+struct StringSink final : Sink {
+    std::string text;
+    void write(std::string_view piece) override { text += piece; }
+    std::string take() {
+        std::string result;
+        result.swap(text);
+        return result;
+    }
+};
 
 struct FakeManagement final : Management {
     struct Vm {
@@ -18,13 +33,30 @@ struct FakeManagement final : Management {
         ExitStatistics exits;
         std::vector<u8> storage = std::vector<u8>(64);
         std::unique_ptr<ConsoleRing> ring;
+        std::vector<LineStamp> stamps = std::vector<LineStamp>(16);
         std::string received;
         size_t fifo_room = 1000;
+        std::vector<u8> scan_codes;
+        size_t keyboard_room = 1000;
+        std::vector<VcpuSummary> vcpus;
+        VcpuRegisters registers;
+        u64 memory_base = 0x1000;  // of `memory`, linear; physical at memory_base + 0x10000
+        std::vector<u8> memory;
+        ScreenText screen;
+        VmMemorySummary memory_summary;
+        std::optional<GangSummary> gang;
     };
     std::deque<Vm> vms;
     std::vector<LogEntry> log;
     std::vector<std::string> calls;
-    std::string error;  // what the next action fails with
+    std::string error;  // what actions fail with
+    std::vector<CoreSummary> cores;
+    std::map<std::string, std::string, std::less<>> modules;
+    std::vector<std::string> problems;  // that a config snippet has
+    std::string snippet;
+    std::string plan;
+    // Each look at the clock takes a microsecond, so that waiting ends.
+    mutable u64 clock = 100'000'000'000;
 
     Vm& add(u16 id, std::string_view name, VmState state = VmState::running, unsigned vcpus = 1,
             u64 memory = 256 * mib, u64 nanoseconds = 0) {
@@ -35,7 +67,7 @@ struct FakeManagement final : Management {
         vm.summary.vcpus = vcpus;
         vm.summary.memory_bytes = memory;
         vm.summary.cpu_nanoseconds = nanoseconds;
-        vm.ring = std::make_unique<ConsoleRing>(vm.storage);
+        vm.ring = std::make_unique<ConsoleRing>(vm.storage, vm.stamps);
         return vm;
     }
     void log_line(u64 microseconds, LogLevel level, std::string_view text) {
@@ -59,7 +91,12 @@ struct FakeManagement final : Management {
         return {};
     }
 
-    HostInfo host() const override { return {"0.1", "VT-x", 4, 8 * gib}; }
+    HostInfo host() const override {
+        return {"0.1", "VT-x", 4, 8 * gib, 1'700'000'000, clock, 1'000'000'000};
+    }
+    u64 nanoseconds() const override { return clock += 1000; }
+    u64 nanoseconds_at(u64 tsc) const override { return tsc; }
+    void print_plan(Sink& out) const override { out.write(plan); }
     usize vm_count() const override { return vms.size(); }
     bool summary(usize index, VmSummary& out) const override {
         if (index >= vms.size()) return false;
@@ -89,6 +126,81 @@ struct FakeManagement final : Management {
     Result<> reset(VmId vm) override { return act("reset", vm); }
     Result<> shutdown(VmId vm) override { return act("shutdown", vm); }
     Result<> destroy(VmId vm) override { return act("destroy", vm); }
+    Result<> create(std::string_view text, Sink& sink) override {
+        snippet = text;
+        for (const std::string& problem : problems) sink.write(problem + "\n");
+        return act("create", VmId(0));
+    }
+    Result<usize> read_module(std::string_view name, std::span<char> out) override {
+        const auto found = modules.find(name);
+        if (found == modules.end()) return fail("there is no module \"{}\"", name);
+        if (found->second.size() > out.size()) return fail("module \"{}\" is too long", name);
+        std::copy(found->second.begin(), found->second.end(), out.begin());
+        return found->second.size();
+    }
+    Result<> rename(VmId vm, std::string_view name) override {
+        return act("rename to " + std::string(name), vm);
+    }
+    Result<> set(VmId vm, std::string_view key, std::string_view value) override {
+        return act("set " + std::string(key) + "=" + std::string(value), vm);
+    }
+    bool vcpu_summary(VmId id, unsigned vcpu, VcpuSummary& out) const override {
+        const Vm* vm = find(id);
+        if (vm == nullptr || vcpu >= vm->vcpus.size()) return false;
+        out = vm->vcpus[vcpu];
+        return true;
+    }
+    Result<> pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& set) override {
+        StringSink text;
+        print(text, "pin {} to {}", vcpu, set);
+        return act(text.text, vm);
+    }
+    Result<> registers(VmId id, unsigned vcpu, VcpuRegisters& out) override {
+        const Vm* vm = find(id);
+        if (vm == nullptr || vcpu >= vm->vcpus.size()) return fail("the VM has no vCPU {}", vcpu);
+        out = vm->registers;
+        return {};
+    }
+    Result<usize> read_memory(VmId id, unsigned, AddressKind kind, u64 address, MutableBytes out) override {
+        const Vm* vm = find(id);
+        const u64 base = vm->memory_base + (kind == AddressKind::physical ? 0x10000 : 0);
+        if (address - base >= vm->memory.size()) return fail("nothing is mapped at {:#x}", address);
+        const usize offset = address - base;
+        const usize count = std::min(out.size(), vm->memory.size() - offset);
+        std::copy_n(vm->memory.begin() + static_cast<long>(offset), count, out.begin());
+        return count;
+    }
+    Result<> screen(VmId id, ScreenText& out) override {
+        const Vm* vm = find(id);
+        if (vm == nullptr || vm->screen.rows == 0) return fail("the VM shows a graphics mode");
+        out = vm->screen;
+        return {};
+    }
+    bool send_scan_codes(VmId id, std::span<const u8> codes) override {
+        Vm* vm = find(id);
+        if (vm == nullptr || vm->keyboard_room < codes.size()) return false;
+        vm->keyboard_room -= codes.size();
+        vm->scan_codes.insert(vm->scan_codes.end(), codes.begin(), codes.end());
+        return true;
+    }
+    bool core_summary(unsigned core, CoreSummary& out) const override {
+        if (core >= cores.size()) return false;
+        out = cores[core];
+        return true;
+    }
+    MemorySummary memory() const override { return {8 * gib, 6 * gib, 4 * gib, 3 * mib}; }
+    bool vm_memory(VmId id, VmMemorySummary& out) const override {
+        const Vm* vm = find(id);
+        if (vm == nullptr) return false;
+        out = vm->memory_summary;
+        return true;
+    }
+    bool gang_summary(VmId id, GangSummary& out) const override {
+        const Vm* vm = find(id);
+        if (vm == nullptr || !vm->gang) return false;
+        out = *vm->gang;
+        return true;
+    }
     bool read_log(u64 sequence, LogEntry& entry) override {
         if (sequence >= log.size()) return false;
         entry = log[sequence];
@@ -109,14 +221,36 @@ struct FakeManagement final : Management {
     }
 };
 
-struct StringSink final : Sink {
-    std::string text;
-    void write(std::string_view piece) override { text += piece; }
-    std::string take() {
-        std::string result;
-        result.swap(text);
-        return result;
+// Runs lines at a prompt to their end, without a terminal.
+struct Prompt {
+    explicit Prompt(Management& management) : interpreter(std::make_unique<CommandInterpreter>(management)) {}
+
+    // Types `text` when the command asks for one; ends a command that is live after `live_steps` steps.
+    std::string run(std::string_view line, std::vector<std::string> text = {}, unsigned live_steps = 1) {
+        using enum CommandInterpreter::Progress;
+        StringSink sink;
+        interpreter->begin(line, sink);
+        most_in_a_step = 0;
+        for (unsigned steps = 0;; ++steps) {
+            const usize before = sink.text.size();
+            const auto progress = interpreter->step();
+            most_in_a_step = std::max(most_in_a_step, sink.text.size() - before);
+            if (progress == done) return sink.text;
+            if (progress == CommandInterpreter::Progress::text) {
+                text.push_back(".");
+                for (const std::string& each : text) {
+                    if (interpreter->give_text(each)) break;
+                }
+            }
+            if (interpreter->live() && steps + 1 >= live_steps) {
+                interpreter->cancel();
+                return sink.text;
+            }
+            if (steps > 3'000'000) throw std::runtime_error("the command does not end");
+        }
     }
+    std::unique_ptr<CommandInterpreter> interpreter;
+    usize most_in_a_step = 0;
 };
 
 }  // namespace bulkhead

@@ -14,7 +14,8 @@ namespace {
 struct Desk {
     Terminal terminal;
     FakeManagement management;
-    Session session{terminal, management, 0x1D};
+    std::unique_ptr<Session> owned = std::make_unique<Session>(terminal, management, 0x1D);
+    Session& session = *owned;
 
     Desk() {
         management.add(1, "web");
@@ -22,7 +23,11 @@ struct Desk {
         session.start();
     }
     void type(std::string_view keys) {
-        for (const char c : keys) session.input(static_cast<u8>(c));
+        for (const char c : keys) {
+            session.input(static_cast<u8>(c));
+            while (c == '\r' && !session.attached() && session.poll()) {
+            }
+        }
     }
     void guest(size_t vm, std::string_view text) {
         management.vms[vm].ring->write({reinterpret_cast<const u8*>(text.data()), text.size()});
