@@ -148,7 +148,7 @@ Result<> VmManager::collect_images(const VmConfig& config, BootImages& images) {
     return {};
 }
 
-Result<> VmManager::create(Slot& slot) {
+Result<> VmManager::make(Slot& slot) {
     VmBlueprint blueprint{.number = slot.id.raw(),
                           .vcpus = slot.config->vcpus,
                           .memory = units_for(slot.config->memory_bytes) * large_page_size};
@@ -473,7 +473,7 @@ Result<> VmManager::start(VmId vm) {
     switch (slot->state) {
         case VmState::refused: return fail("{} is refused: {}", slot->config->name, slot->reason);
         case VmState::off:
-            if (auto created = create(*slot); !created) {
+            if (auto created = make(*slot); !created) {
                 slot->reason = created.error().text;
                 return created;
             }

@@ -121,7 +121,7 @@ class VmManager final : public Management, private Surroundings {
     void enter_kernel() const;
 
     using Management::create;
-    [[nodiscard]] Result<> create(Slot& slot);
+    [[nodiscard]] Result<> make(Slot& slot);
     [[nodiscard]] Result<> allocate_memory(Slot& slot, const VmBlueprint& blueprint);
     [[nodiscard]] Result<> build_compartment(Slot& slot);
     [[nodiscard]] Result<> build_machine(Slot& slot, VmBlueprint& blueprint);
