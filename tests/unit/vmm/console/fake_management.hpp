@@ -55,7 +55,7 @@ struct FakeManagement final : Management {
     std::vector<std::string> problems;  // that a config snippet has
     std::string snippet;
     std::string plan;
-    // Each look at the clock takes a microsecond, so that waiting ends.
+    // Each look at the clock takes 100 us, so that waiting ends.
     mutable u64 clock = 100'000'000'000;
 
     Vm& add(u16 id, std::string_view name, VmState state = VmState::running, unsigned vcpus = 1,
@@ -94,7 +94,7 @@ struct FakeManagement final : Management {
     HostInfo host() const override {
         return {"0.1", "VT-x", 4, 8 * gib, 1'700'000'000, clock, 1'000'000'000};
     }
-    u64 nanoseconds() const override { return clock += 1000; }
+    u64 nanoseconds() const override { return clock += 100'000; }
     u64 nanoseconds_at(u64 tsc) const override { return tsc; }
     void print_plan(Sink& out) const override { out.write(plan); }
     usize vm_count() const override { return vms.size(); }
@@ -226,7 +226,7 @@ struct Prompt {
     explicit Prompt(Management& management) : interpreter(std::make_unique<CommandInterpreter>(management)) {}
 
     // Types `text` when the command asks for one; ends a command that is live after `live_steps` steps.
-    std::string run(std::string_view line, std::vector<std::string> text = {}, unsigned live_steps = 1) {
+    std::string run(std::string_view line, std::vector<std::string> typed = {}, unsigned live_steps = 1) {
         using enum CommandInterpreter::Progress;
         StringSink sink;
         interpreter->begin(line, sink);
@@ -237,8 +237,8 @@ struct Prompt {
             most_in_a_step = std::max(most_in_a_step, sink.text.size() - before);
             if (progress == done) return sink.text;
             if (progress == CommandInterpreter::Progress::text) {
-                text.push_back(".");
-                for (const std::string& each : text) {
+                typed.push_back(".");
+                for (const std::string& each : typed) {
                     if (interpreter->give_text(each)) break;
                 }
             }
