@@ -52,7 +52,7 @@ def lists_and_json(system):
 
 
 def help_and_errors(system):
-    commands = re.findall(r"^  (\w+) +\S", system.command("help"), re.MULTILINE)
+    commands = re.findall(r"^  ([\w-]+) +\S", system.command("help"), re.MULTILINE)
     check({"list", "info", "console", "start", "pause", "unpause", "reset", "shutdown", "destroy", "exits", "help",
            "dmesg", "version", "reboot", "poweroff"} <= set(commands), "help lists the commands")
     for command in commands:
@@ -85,7 +85,7 @@ def line_editor(system):
     typed("info e\t", r"info echo ")
     cancel()
     print("ok: Tab completes commands and VMs", flush=True)
-    typed("re\t\t", r"\r\n[^\r\n]*re(set +reboot|boot +reset)")
+    typed("reb\x7f\t\t", r"\r\n[^\r\n]*reset +[^\r\n]*reboot")
     system.prompt()
     cancel()
     print("ok: Tab twice lists what is possible", flush=True)

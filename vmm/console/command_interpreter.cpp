@@ -302,7 +302,7 @@ void CommandInterpreter::repeat(CommandContext& context) {
     if (context.calls == 0) {
         if (!context.number("the count", context.arguments[0], 1, 1'000'000'000, context.end)) return;
         if (context.rest.find_first_not_of(" \t;") == std::string_view::npos)
-            return context.fail("what is to be repeated? usage: repeat N COMMAND [; COMMAND]");
+            return context.fail("what is to be repeated? usage: repeat N COMMAND [; COMMAND]...");
         context.since = management_.nanoseconds();
         repeat_rest_ = context.rest;
         return context.again();

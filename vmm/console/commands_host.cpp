@@ -202,10 +202,10 @@ constexpr Command rows[] = {
      .example = "plan",
      .run = plan},
     {.name = "repeat",
-     .usage = "repeat N COMMAND [; COMMAND]... [--verbose before N]",
+     .usage = "repeat [--verbose] N COMMAND [; COMMAND]...",
      .summary = "runs commands again and again",
      .help = "Up to the first error or Ctrl-C; then says how often it went and how long it took.\n"
-             "What the commands print is left out, but with --verbose in front of N.\n",
+             "What the commands print is left out, but with --verbose.\n",
      .example = "repeat 100 destroy web; start web; wait 1",
      .run = [](CommandContext& context) { context.interpreter.repeat(context); },
      .arguments = {ArgumentKind::text, ArgumentKind::command, ArgumentKind::rest},
