@@ -302,7 +302,13 @@ void CommandInterpreter::repeat(CommandContext& context) {
     if (context.calls == 0) {
         if (!context.number("the count", context.arguments[0], 1, 1'000'000'000, context.end)) return;
         if (context.rest.find_first_not_of(" \t;") == std::string_view::npos)
-            return context.fail("what is to be repeated? usage: repeat N COMMAND [; COMMAND]...");
+            return context.fail("what is to be repeated? usage: repeat [--verbose] N COMMAND [; COMMAND]...");
+        // At the line's end, --json is for repeat: what it repeats is not to be seen.
+        constexpr std::string_view json = " --json";
+        if (context.rest.ends_with(json)) {
+            context.json = true;
+            context.rest.remove_suffix(json.size());
+        }
         context.since = management_.nanoseconds();
         repeat_rest_ = context.rest;
         return context.again();

@@ -7,7 +7,7 @@ namespace bulkhead {
 
 class OutputBuffer final : public Sink {
   public:
-    static constexpr usize size = 16 * kib;
+    static constexpr usize size = 32 * kib;
 
     explicit OutputBuffer(Sink& terminal) : terminal_(terminal) {}
     OutputBuffer(const OutputBuffer&) = delete;
@@ -24,8 +24,9 @@ class OutputBuffer final : public Sink {
     [[nodiscard]] bool empty() const { return head_ == tail_; }
     void clear() { head_ = tail_; }
 
-    // Passes on at most `count` bytes.
-    void drain(usize count) {
+    // Passes on at most `count` bytes; returns how many.
+    usize drain(usize count) {
+        const u64 before = tail_;
         while (count > 0 && !empty()) {
             const usize start = tail_ % size;
             usize piece = head_ - tail_;
@@ -35,6 +36,7 @@ class OutputBuffer final : public Sink {
             tail_ += piece;
             count -= piece;
         }
+        return tail_ - before;
     }
 
   private:

@@ -110,7 +110,7 @@ void Session::break_off(u8 byte) {
         terminal_.write("^C\r\n");
     } else {
         // What is on its way is whole lines.
-        output_.drain(OutputBuffer::size);
+        (void)output_.drain(OutputBuffer::size);
     }
     finish_command();
 }
@@ -119,10 +119,8 @@ void Session::break_off(u8 byte) {
 bool Session::step_command() {
     // What a command does may make the caller poll: for messages that come of it.
     if (stepping_) return false;
-    if (!output_.empty()) {
-        output_.drain(output_bytes);
-        return true;
-    }
+    const usize room = output_bytes - output_.drain(output_bytes);
+    if (!output_.empty()) return true;
     stepping_ = true;
     const auto progress = interpreter_.step();
     stepping_ = false;
@@ -139,14 +137,16 @@ bool Session::step_command() {
             }
             return !output_.empty();
         case text:
-            output_.drain(OutputBuffer::size);
+            (void)output_.drain(OutputBuffer::size);
             mode_ = Mode::text;
             show_prompt();
             break;
         case done:
+            // A short answer is shown at once.
+            (void)output_.drain(room);
             if (!output_.empty()) return true;
             finish_command();
-            return false;
+            return attached_ || mode_ == Mode::command;
     }
     while (mode_ == Mode::text && !type_ahead_.empty()) {
         const u8 byte = type_ahead_[0];

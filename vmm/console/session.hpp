@@ -23,7 +23,7 @@ class Session {
   public:
     static constexpr usize max_pending = 64;
     static constexpr usize poll_bytes = 64;     // of a VM's output
-    static constexpr usize output_bytes = 128;  // of a command's
+    static constexpr usize output_bytes = 256;  // of a command's: 22 ms at 115200 baud
     static constexpr usize max_type_ahead = 256;
 
     // `escape`: the control character that leaves a VM's console (HostConfig::escape).

@@ -54,3 +54,33 @@ TEST_CASE("what cannot be split says why") {
     CHECK(split(std::string(512, 'x')) == "error: the line has 512 characters; at most 511 are taken");
     CHECK(split("--a --a --a --a --a --a --a --a --a") == "error: more than 8 options; give fewer");
 }
+
+TEST_CASE("an option's value stands behind it or in it, and is no word") {
+    CommandLine line;
+    REQUIRE(line.parse("x --vcpu 2 web --unit=4 10 --vcpus"));
+    CHECK(line.take_value("--vcpu") == "2");
+    CHECK(line.take_value("--unit") == "4");
+    CHECK_FALSE(line.take_value("--last"));
+    CHECK(line.words().size() == 3);
+    CHECK(line.words()[1] == "web");
+    CHECK(line.words()[2] == "10");
+    REQUIRE(line.parse("a --n"));
+    CHECK(line.take_value("--n") == "");
+    REQUIRE(line.parse("a --n 1 --m 2 b"));
+    CHECK(line.take_value("--n") == "1");
+    CHECK(line.take_value("--m") == "2");
+    CHECK(line.words().size() == 2);
+}
+
+TEST_CASE("short flags are made options where the caller knows them") {
+    CommandLine line;
+    REQUIRE(line.parse("logs -f web --last 3 -f"));
+    CHECK(line.take_flag("-f"));
+    CHECK(line.has_option("-f"));
+    CHECK(line.take_value("--last") == "3");
+    CHECK(line.words().size() == 2);
+    CHECK(line.words()[1] == "web");
+    REQUIRE(line.parse("-f"));
+    CHECK(line.take_flag("-f"));
+    CHECK(line.words().size() == 1);
+}

@@ -110,3 +110,76 @@ TEST_CASE("with writer and reader at the same time, every byte is right or count
     CHECK(position == total);
     CHECK(read + ring.dropped() == total);
 }
+
+TEST_CASE("each line's beginning has its time, as long as it is remembered") {
+    u8 storage[64];
+    LineStamp stamps[4];
+    ConsoleRing ring(storage, stamps);
+    const auto put_at = [&](u64 time, std::string_view text) {
+        ring.write({reinterpret_cast<const u8*>(text.data()), text.size()}, time);
+    };
+    put_at(5, "ab");
+    put_at(6, "c\nd\n");
+    put_at(7, "e");
+    CHECK(ring.line_time(0) == 5);
+    CHECK(ring.line_time(4) == 6);
+    CHECK(ring.line_time(6) == 7);
+    CHECK_FALSE(ring.line_time(1));
+    CHECK_FALSE(ring.line_time(7));
+    put_at(8, "\n\n");
+    put_at(9, "x");
+    CHECK_FALSE(ring.line_time(0));
+    CHECK(ring.line_time(4) == 6);
+    CHECK(ring.line_time(8) == 8);
+    CHECK(ring.line_time(9) == 9);
+    // More at once than the ring keeps: the line that the rest begins in has no beginning.
+    put_at(10, std::string(100, 'y') + "\nz");
+    CHECK_FALSE(ring.line_time(10));
+    CHECK(ring.line_time(ring.total() - 1) == 10);
+}
+
+TEST_CASE("readers with cursors of their own do not disturb each other") {
+    u8 storage[16];
+    ConsoleRing ring(storage);
+    put(ring, "hello");
+    ConsoleRing::Cursor cursor;
+    u8 bytes[3];
+    CHECK(ring.read(cursor, bytes) == 3);
+    CHECK(get(ring) == "hello");
+    put(ring, "0123456789abcdef");
+    CHECK(ring.read(cursor, bytes) == 3);
+    CHECK(std::string(bytes, bytes + 3) == "012");
+    CHECK(cursor.dropped == 2);
+    CHECK(get(ring) == "0123456789abcdef");
+    CHECK(ring.dropped() == 0);
+    cursor.position = 1000;  // of another life
+    CHECK(ring.read(cursor, bytes) == 3);
+    CHECK(std::string(bytes, bytes + 3) == "012");
+    ring.rewind_to(ring.total() - 2);
+    CHECK(get(ring) == "ef");
+}
+
+TEST_CASE("with writer and reader at the same time, a line's time is right or forgotten") {
+    std::vector<u8> storage(256);
+    std::vector<LineStamp> stamps(16);
+    ConsoleRing ring(storage, stamps);
+    constexpr u64 total = 100'000;  // lines of three bytes; line n is begun at time n + 1
+    std::thread writer([&] {
+        for (u64 i = 0; i < total; ++i) ring.write({reinterpret_cast<const u8*>("ab\n"), 3}, i + 1);
+    });
+    bool right = true;
+    u64 found = 0;
+    for (u64 end = 0; end < 3 * total;) {
+        end = ring.total();
+        const u64 line = end / 3;
+        for (u64 back = 1; back <= 20 && back <= line; ++back) {
+            const auto time = ring.line_time((line - back) * 3);
+            if (!time) continue;
+            ++found;
+            right = right && *time == line - back + 1;
+        }
+    }
+    writer.join();
+    CHECK(right);
+    CHECK(found > 0);
+}

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,6 +56,7 @@ struct FakeManagement final : Management {
     std::vector<std::string> problems;  // that a config snippet has
     std::string snippet;
     std::string plan;
+    std::function<void()> hook;  // called within each action
     // Each look at the clock takes 100 us, so that waiting ends.
     mutable u64 clock = 100'000'000'000;
 
@@ -87,6 +89,7 @@ struct FakeManagement final : Management {
     Vm* find(VmId id) { return const_cast<Vm*>(static_cast<const FakeManagement*>(this)->find(id)); }
     Result<> act(std::string_view what, VmId vm) {
         calls.push_back(std::string(what) + " " + std::to_string(vm.raw()));
+        if (hook) hook();
         if (!error.empty()) return fail("{}", std::string_view(error));
         return {};
     }

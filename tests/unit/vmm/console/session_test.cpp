@@ -225,3 +225,134 @@ TEST_CASE("any bytes from operator and guest keep the session alive") {
     desk.type("\x1d\x03\x03\x15version\r");
     CHECK(desk.terminal.text().find("Bulkhead 0.1, VT-x") != std::string::npos);
 }
+
+TEST_CASE("a command's output comes in bounded pieces, and what is typed meanwhile waits for the prompt") {
+    Desk desk;
+    for (int i = 0; i < 200; ++i) desk.management.log_line(static_cast<u64>(i), LogLevel::info, "line");
+    struct Counting final : Sink {
+        usize bytes = 0;
+        std::string text;
+        void write(std::string_view piece) override {
+            bytes += piece.size();
+            text += piece;
+        }
+    } line;
+    auto session = std::make_unique<Session>(line, desk.management, 0x1D);
+    session->start();
+    for (const char c : std::string_view("dmesg\rversion\rpau")) session->input(static_cast<u8>(c));
+    usize polls = 0;
+    for (bool more = true; more; ++polls) {
+        line.bytes = 0;
+        more = session->poll();
+        CHECK(line.bytes <= Session::output_bytes + 200);
+    }
+    CHECK(polls > 10);
+    CHECK(line.text.find("Bulkhead 0.1, VT-x") > line.text.find("0.000199] line"));
+    CHECK(line.text.ends_with("bulkhead> \x1b[Kpau"));
+}
+
+TEST_CASE("Ctrl-C breaks a command off") {
+    Desk desk;
+    for (int i = 0; i < 2000; ++i) desk.management.log_line(static_cast<u64>(i), LogLevel::info, "line");
+    for (const char c : std::string_view("dmesg\r")) desk.session.input(static_cast<u8>(c));
+    for (int i = 0; i < 5; ++i) CHECK(desk.session.poll());
+    desk.session.input(3);
+    CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+    CHECK_FALSE(desk.session.poll());
+    desk.type("repeat 1000000 version\r\x03");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+}
+
+TEST_CASE("any key ends a command that goes on, and the rest of an arrow key is not typed") {
+    Desk desk;
+    for (const char* key : {"q", "x", "\x03", "\r", "\x1b[A", "\x1bOP", "\x1b[15~"}) {
+        INFO(key);
+        desk.management.log_line(1'000'000, LogLevel::info, "shown");
+        for (const char c : std::string_view("dmesg -f\r")) desk.session.input(static_cast<u8>(c));
+        while (desk.session.poll()) {
+        }
+        CHECK(desk.terminal.text().find("shown") != std::string::npos);
+        for (const char* c = key; *c != 0; ++c) desk.session.input(static_cast<u8>(*c));
+        CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+    }
+    // A lone Escape, and then a command.
+    for (const char c : std::string_view("dmesg -f\r")) desk.session.input(static_cast<u8>(c));
+    while (desk.session.poll()) {
+    }
+    desk.type("\x1bversion\r");
+    CHECK(desk.terminal.text().find("Bulkhead 0.1, VT-x") != std::string::npos);
+}
+
+TEST_CASE("messages wait for the end of a command's document, and are lines of a log that is followed") {
+    Desk desk;
+    for (int i = 0; i < 100; ++i) desk.management.log_line(static_cast<u64>(i), LogLevel::info, "line");
+    for (const char c : std::string_view("dmesg --json\r")) desk.session.input(static_cast<u8>(c));
+    CHECK(desk.session.poll());
+    desk.session.notify("VM db \x1b stopped");
+    CHECK(desk.terminal.text().find("stopped") == std::string::npos);
+    while (desk.session.poll()) {
+    }
+    CHECK(desk.terminal.row(Terminal::rows - 2) == "VM db ? stopped");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+    for (const char c : std::string_view("dmesg -f\r")) desk.session.input(static_cast<u8>(c));
+    while (desk.session.poll()) {
+    }
+    desk.session.notify("while following");
+    while (desk.session.poll()) {
+    }
+    CHECK(desk.terminal.row(Terminal::rows - 2) == "while following");
+    desk.type("q");
+    // Too many to hold back are counted.
+    for (const char c : std::string_view("top\r")) desk.session.input(static_cast<u8>(c));
+    while (desk.session.poll()) {
+    }
+    for (int i = 0; i < 100; ++i) desk.session.notify("message " + std::to_string(i) + std::string(50, '.'));
+    desk.type("q");
+    CHECK(desk.terminal.text().find(" more messages: see dmesg)\n") != std::string::npos);
+}
+
+TEST_CASE("what a command does may poll the session without harm") {
+    Desk desk;
+    desk.management.hook = [&] {
+        CHECK_FALSE(desk.session.poll());
+        desk.session.notify("VM web started");
+    };
+    desk.type("start web\r");
+    CHECK(desk.terminal.text() == "bulkhead> start web\nweb: started\nVM web started\nbulkhead>\n");
+}
+
+TEST_CASE("a config is typed at a prompt of its own, and Ctrl-C drops it") {
+    Desk desk;
+    desk.type("create\r");
+    CHECK(desk.terminal.cursor_row() == "config> |");
+    desk.type("[vm.new]\rmemory\t = \"16M\"\r");
+    CHECK(desk.terminal.cursor_row() == "config> |");
+    desk.type(".\r");
+    CHECK(desk.management.snippet == "[vm.new]\nmemory.max  = \"16M\"\n");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+    desk.management.calls.clear();
+    desk.type("create\r[vm.new2]\r\x03");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> |");
+    desk.type(".\rversion\r");
+    CHECK(desk.management.calls.empty());
+    // Its lines are not in the history.
+    desk.type("\x1b[A\x1b[A\x1b[A");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> create|");
+    desk.type("\x03");
+    // Pasted at once.
+    for (const char c : std::string_view("create\r[vm.p]\rkernel = 'k'\r.\rvers"))
+        desk.session.input(static_cast<u8>(c));
+    while (desk.session.poll()) {
+    }
+    CHECK(desk.management.snippet == "[vm.p]\nkernel = 'k'\n");
+    CHECK(desk.terminal.cursor_row() == "bulkhead> vers|");
+}
+
+TEST_CASE("console --last replays the last lines only") {
+    Desk desk;
+    desk.guest(0, "one\r\ntwo\r\nthree\r\nlogin: ");
+    desk.type("console web --last 2\r");
+    desk.drain();
+    CHECK(desk.terminal.row(2) == "three");
+    CHECK(desk.terminal.row(3) == "login:");
+}
