@@ -343,7 +343,9 @@ void CpuidPolicy::build_extended(const PhysicalMachine& machine) {
     CpuidResult guest{one.eax, one.ebx, one.ecx & allowed_ext1_ecx, one.edx & allowed_ext1_edx};
     if (amd) {
         guest.edx |= leaf1().edx & repeated_edx;
-        if (parameters_.vcpus == 1) guest.ecx &= ~ext1_ecx::cmp_legacy;
+        // As HTT of leaf 1: without it, several logical processors would be the threads of one core.
+        guest.ecx &= ~ext1_ecx::cmp_legacy;
+        if (parameters_.vcpus > parameters_.threads_per_core) guest.ecx |= ext1_ecx::cmp_legacy;
     } else {
         guest.ecx &= ext1_ecx::lahf | ext1_ecx::abm | ext1_ecx::prefetchw;
         guest.edx &=

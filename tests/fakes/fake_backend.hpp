@@ -52,6 +52,9 @@ class FakeBackend final : public VcpuBackend {
     std::vector<ApicMode> apic_modes;
     unsigned loads = 0, saves = 0, resets = 0, flushes = 0, replaced = 0;
     bool loaded = false;
+    // Catch's assertions are for one thread: with this set, breaches are only counted.
+    bool threaded = false;
+    unsigned breaches = 0;
 
     void then(Step step) { script.push_back(std::move(step)); }
     void then(const Exit& exit) {
@@ -60,7 +63,7 @@ class FakeBackend final : public VcpuBackend {
     void then(ExitReason reason) { then(Exit(reason)); }
 
     [[nodiscard]] Exit run(u64 deadline) override {
-        REQUIRE(loaded);
+        demand(loaded);
         check_injection();
         entries.push_back({.deadline = deadline,
                            .injected = injection,
@@ -159,22 +162,29 @@ class FakeBackend final : public VcpuBackend {
     }
 
   private:
-    void check_injection() const {
+    void demand(bool met) {
+        if (threaded) {
+            breaches += met ? 0 : 1;
+        } else {
+            REQUIRE(met);
+        }
+    }
+    void check_injection() {
         if (!injection) return;
         const Event& event = *injection;
         const bool shadow = blocked.sti_shadow || blocked.mov_ss_shadow;
         switch (event.type) {
             case Event::Type::external_interrupt:
-                REQUIRE((read(Register::rflags) & rflags::if_) != 0);
-                REQUIRE_FALSE(shadow);
+                demand((read(Register::rflags) & rflags::if_) != 0);
+                demand(!shadow);
                 break;
             case Event::Type::nmi:
-                REQUIRE(event.vector == Vector(2));
-                REQUIRE_FALSE(blocked.nmi_blocked);
+                demand(event.vector == Vector(2));
+                demand(!blocked.nmi_blocked);
                 break;
             case Event::Type::hardware_exception:
-                REQUIRE(event.vector.raw() < 32);
-                REQUIRE(event.vector != Vector(2));
+                demand(event.vector.raw() < 32);
+                demand(event.vector != Vector(2));
                 break;
             default: break;
         }

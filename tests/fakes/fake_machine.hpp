@@ -1,6 +1,8 @@
 // A physical machine whose time the test moves.
 #pragma once
 
+#include <atomic>
+
 #include "tests/unit/vmm/policy_bench.hpp"
 #include "vmm/physical_machine.hpp"
 
@@ -13,12 +15,12 @@ class FakeMachine final : public PhysicalMachine {
     [[nodiscard]] CpuidResult cpuid(u32 leaf, u32 subleaf) const override {
         return tables.cpuid(leaf, subleaf);
     }
-    [[nodiscard]] u64 tsc() const override { return now; }
+    [[nodiscard]] u64 tsc() const override { return now.load(std::memory_order_relaxed); }
     [[nodiscard]] u64 tsc_hz() const override { return 2'400'000'000; }
     [[nodiscard]] u64 wall_clock() const override { return seconds; }
 
     TablePhysicalMachine tables;
-    u64 now = 1'000'000;
+    std::atomic<u64> now = 1'000'000;
     u64 seconds = 1'700'000'000;
 };
 

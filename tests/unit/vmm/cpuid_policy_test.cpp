@@ -278,3 +278,118 @@ TEST_CASE("the masks for CR4, EFER and XCR0 are those of the table") {
     REQUIRE(wide.physical_bits() == 40);
     REQUIRE(wide.lookup(0x80000008, 0, {}).eax == (40U | 57U << 8));
 }
+
+namespace {
+
+unsigned count_order(u32 value) {
+    return static_cast<unsigned>(std::bit_width(std::bit_ceil(value)) - 1);
+}
+
+// What Linux makes of it (arch/x86/kernel/cpu: topology.c, common.c, amd.c and cacheinfo.c of 6.1).
+struct LinuxTopology {
+    u32 apic_id = 0, package = 0, core = 0, siblings = 1, cores = 1;
+};
+
+// detect_extended_topology(): leaf 0Bh or 1Fh.
+LinuxTopology by_extended_leaf(const CpuidPolicy& policy, u32 leaf) {
+    const CpuidResult threads = policy.lookup(leaf, 0, {});
+    REQUIRE(threads.ebx != 0);
+    REQUIRE(((threads.ecx >> 8) & 0xFF) == 1);
+    LinuxTopology found{.apic_id = threads.edx, .siblings = threads.ebx & 0xFFFF};
+    const u32 thread_bits = threads.eax & 0x1F;
+    u32 core_bits = thread_bits, package_bits = thread_bits, core_siblings = found.siblings;
+    for (u32 level = 1;; ++level) {
+        const CpuidResult result = policy.lookup(leaf, level, {});
+        const u32 type = (result.ecx >> 8) & 0xFF;
+        if (type == 0) break;
+        REQUIRE((result.ecx & 0xFF) == level);
+        if (type == 2) {
+            core_siblings = result.ebx & 0xFFFF;
+            core_bits = result.eax & 0x1F;
+        }
+        package_bits = result.eax & 0x1F;
+    }
+    found.core = (found.apic_id >> thread_bits) & ((1U << core_bits >> thread_bits) - 1);
+    found.package = found.apic_id >> package_bits;
+    found.cores = core_siblings / found.siblings;
+    return found;
+}
+
+// detect_ht(): leaves 1 and 4, where there is no leaf 0Bh.
+LinuxTopology by_legacy_leaves(const CpuidPolicy& policy) {
+    const CpuidResult one = policy.lookup(1, 0, {});
+    LinuxTopology found{.apic_id = one.ebx >> 24};
+    found.cores = (policy.lookup(4, 0, {}).eax >> 26) + 1;
+    if ((one.edx & cpuid::leaf1_edx::htt) == 0) return found;
+    const u32 logical = (one.ebx >> 16) & 0xFF;
+    found.package = found.apic_id >> count_order(logical);
+    found.siblings = logical / found.cores;
+    found.core = (found.apic_id >> count_order(found.siblings)) & ((1U << count_order(found.cores)) - 1);
+    return found;
+}
+
+// amd_detect_cmp() and amd_get_topology(): 80000008h and 8000001Eh.
+LinuxTopology by_amd_leaves(const CpuidPolicy& policy) {
+    const CpuidResult sizes = policy.lookup(0x80000008, 0, {}), topology = policy.lookup(0x8000001E, 0, {});
+    LinuxTopology found{.apic_id = policy.lookup(1, 0, {}).ebx >> 24};
+    REQUIRE(topology.eax == found.apic_id);
+    found.cores = (sizes.ecx & 0xFF) + 1;
+    u32 bits = (sizes.ecx >> 12) & 0xF;
+    if (bits == 0)
+        while ((1U << bits) < found.cores) ++bits;
+    found.package = found.apic_id >> bits;
+    found.siblings = ((topology.ebx >> 8) & 0xFF) + 1;
+    found.core = topology.ebx & 0xFF;
+    found.cores /= found.siblings;
+    REQUIRE((topology.ecx & 0xFF) == 0);          // node
+    REQUIRE(((topology.ecx >> 8) & 7) + 1 == 1);  // nodes of the package
+    return found;
+}
+
+// Of each cache level: the number that all processors sharing one have in common.
+u32 cache_id(const CpuidResult& cache, u32 apic_id) {
+    return apic_id >> count_order(1 + ((cache.eax >> 14) & 0xFFF));
+}
+
+}  // namespace
+
+TEST_CASE("Linux finds one package of as many cores as there are vCPUs, each with one thread") {
+    for (u32 vcpus = 1; vcpus <= 16; ++vcpus) {
+        for (u32 vcpu = 0; vcpu < vcpus; ++vcpu) {
+            CAPTURE(vcpus, vcpu);
+            const CpuidParameters parameters{.vcpus = vcpus, .vcpu = vcpu};
+            const auto check = [&](const LinuxTopology& found, u32 cores) {
+                REQUIRE(found.apic_id == vcpu);
+                REQUIRE(found.package == 0);
+                REQUIRE(found.core == vcpu);
+                REQUIRE(found.siblings == 1);
+                REQUIRE(found.cores == cores);
+            };
+            TablePhysicalMachine new_intel = intel_machine();
+            new_intel.leaves[{0, 0}].eax = 0x1F;
+            const CpuidPolicy intel = build(new_intel, parameters);
+            check(by_extended_leaf(intel, 0xB), vcpus);
+            check(by_extended_leaf(intel, 0x1F), vcpus);
+            // Leaf 4 counts the IDs that can be.
+            check(by_legacy_leaves(intel), std::bit_ceil(vcpus));
+            REQUIRE(((intel.lookup(1, 0, {}).edx & cpuid::leaf1_edx::htt) != 0) == (vcpus > 1));
+            for (const u32 level : {0U, 1U, 2U}) REQUIRE(cache_id(intel.lookup(4, level, {}), vcpu) == vcpu);
+            REQUIRE(cache_id(intel.lookup(4, 3, {}), vcpu) == 0);
+
+            // A physical processor with a single core says nothing of multi-core legacy mode.
+            TablePhysicalMachine single = amd_machine();
+            single.leaves[{0x80000001, 0}].ecx &= ~cpuid::ext1_ecx::cmp_legacy;
+            for (const TablePhysicalMachine& machine : {amd_machine(), single}) {
+                const CpuidPolicy amd = build(machine, parameters);
+                check(by_amd_leaves(amd), vcpus);
+                // Without that bit Linux takes the logical processors of leaf 1 for threads.
+                REQUIRE(((amd.lookup(0x80000001, 0, {}).ecx & cpuid::ext1_ecx::cmp_legacy) != 0) ==
+                        (vcpus > 1));
+                if (amd.lookup(0xB, 0, {}).ebx != 0) check(by_extended_leaf(amd, 0xB), vcpus);
+                for (const u32 level : {0U, 1U})
+                    REQUIRE(cache_id(amd.lookup(0x8000001D, level, {}), vcpu) == vcpu);
+                REQUIRE(cache_id(amd.lookup(0x8000001D, 2, {}), vcpu) == 0);
+            }
+        }
+    }
+}

@@ -280,3 +280,39 @@ TEST_CASE("a VM takes sixteen processors and no more") {
         CHECK(bench.vcpu(i).cpuid(1).ebx >> 24 == i);
     }
 }
+
+TEST_CASE("MADT and MP table list the processors that there are, by the IDs that they have") {
+    for (const unsigned count : {1U, 2U, 3U, 8U, 9U, 15U, 16U}) {
+        CAPTURE(count);
+        VmBench bench(ApicAssist::none, count);
+        const auto get = [&](u64 address, unsigned size) {
+            u64 value = 0;
+            for (unsigned i = 0; i < size; ++i) value |= u64{bench.byte_at(address + i)} << (8 * i);
+            return value;
+        };
+        std::vector<u64> expected(count);
+        for (unsigned i = 0; i < count; ++i) expected[i] = bench.apic(i).id();
+
+        std::vector<u64> listed;
+        const u64 configuration = get(mp_table + 4, 4);
+        for (u64 at = configuration + 44; bench.byte_at(at) == 0; at += 20) {
+            CHECK(bench.byte_at(at + 3) == (listed.empty() ? 3 : 1));
+            listed.push_back(get(at + 1, 1));
+        }
+        CHECK(listed == expected);
+
+        // RSDP, XSDT, "APIC".
+        listed.clear();
+        const u64 xsdt = get(rsdp + 24, 8);
+        for (u64 entry = xsdt + 36; entry < xsdt + get(xsdt + 4, 4); entry += 8) {
+            const u64 table = get(entry, 8);
+            if (get(table, 4) != 0x43495041) continue;
+            for (u64 at = table + 44; at < table + get(table + 4, 4); at += bench.byte_at(at + 1)) {
+                if (bench.byte_at(at) != 0) continue;
+                CHECK(get(at + 4, 4) == 1);
+                listed.push_back(get(at + 3, 1));
+            }
+        }
+        CHECK(listed == expected);
+    }
+}

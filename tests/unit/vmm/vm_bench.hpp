@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <initializer_list>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,16 @@ namespace bulkhead {
 class RecordingSurroundings final : public Surroundings {
   public:
     void serial_output(u16, u8 character) override { output.push_back(static_cast<char>(character)); }
-    void wake(u16, unsigned vcpu) override { woken.push_back(vcpu); }
+    void wake(u16, unsigned vcpu) override {
+        const std::lock_guard guard(lock_);
+        woken.push_back(vcpu);
+    }
 
     std::string output;
     std::vector<unsigned> woken;
+
+  private:
+    std::mutex lock_;
 };
 
 struct VmBench {
