@@ -20,10 +20,8 @@ void Vcpu::reset(const StartState* start) {
     apic_.set_tsc_offset(0);
     refresh_tsc_offset();
     apply_apic_mode();
-    if (start != nullptr) {
-        load_start_state(*start);
-        if (start->mode != StartState::Mode::reset_vector) leave_as_firmware_does();
-    }
+    if (start != nullptr) load_start_state(*start);
+    if (vm_.starts_without_firmware()) leave_as_firmware_does();
 }
 
 // What a guest that starts without firmware finds in this processor's chips.

@@ -132,7 +132,8 @@ Result<StartState> VirtualMachine::power_on(const BootImages& images) {
                                    .cpu_signature = signature.eax,
                                    .cpu_features = signature.edx});
     if (!start) return start;
-    if (start->mode != StartState::Mode::reset_vector) {
+    starts_without_firmware_ = start->mode != StartState::Mode::reset_vector;
+    if (starts_without_firmware_) {
         for (const PortWrite& write : bios_port_writes()) ports_.write(write.port.raw(), 1, write.value);
     }
     clock_.resume();

@@ -99,6 +99,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     // Stopped. Power-on: every chip after RESET, RAM cleared, the images loaded, the clock started. The
     // caller resets the processors, the first with the state returned. On failure the VM must not run.
     [[nodiscard]] Result<StartState> power_on(const BootImages& images);
+    // What was loaded last is no firmware: processors and chips are to be found as one leaves them.
+    [[nodiscard]] bool starts_without_firmware() const { return starts_without_firmware_; }
 
     // --- Of its state ---
 
@@ -199,6 +201,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
 
     FixedVector<Vcpu*, max_vcpus> vcpus_;
     FixedVector<Device*, 16> devices_;  // all chips, to reset and to keep time for
+
+    bool starts_without_firmware_ = false;
 
     TicketLock chips_;
     // The earliest deadline of a chip, and whose it is. Written under chips_.

@@ -67,6 +67,32 @@ TEST_CASE("whoever stops the VM wakes every processor, once") {
     for (unsigned i = 0; i < 4; ++i) CHECK(bench.run(i) == Ran::stopped);
 }
 
+TEST_CASE("firmware would have given every processor the same MTRRs, and INIT leaves them") {
+    VmBench bench(ApicAssist::none, 3);
+    const auto read = [&](unsigned vcpu, u32 index) {
+        bench.cpu(vcpu).gprs.rcx = index;
+        bench.cpu(vcpu).then([index](FakeBackend&) {
+            Exit exit(ExitReason::msr_read);
+            exit.instruction_length = 2;
+            exit.msr = {.index = MsrIndex(index)};
+            return exit;
+        });
+        REQUIRE(bench.run(vcpu) == Ran::yielded);
+        return bench.cpu(vcpu).gprs.rdx << 32 | static_cast<u32>(bench.cpu(vcpu).gprs.rax);
+    };
+    for (unsigned round = 0; round < 2; ++round) {
+        for (unsigned i = 1; i < 3; ++i) {
+            REQUIRE(bench.apic(i).post_init());
+            REQUIRE(bench.apic(i).post_sipi(Vector(8)));
+            for (const u32 index : {0x2FFU, 0x200U, 0x201U, 0x250U, 0x26FU}) {
+                CAPTURE(index);
+                CHECK(read(i, index) == read(0, index));
+            }
+            CHECK(read(i, 0x2FF) != 0);
+        }
+    }
+}
+
 TEST_CASE("INIT leaves what the manual says it leaves") {
     VmBench bench(ApicAssist::none, 2);
     FakeBackend& cpu = bench.cpu(1);
