@@ -119,8 +119,9 @@ class Announcer final : public VmObserver {
   public:
     void vm_changed(std::string_view text) override {
         if (!session.ready()) return;
-        // What the guest said before comes first.
-        for (unsigned i = 0; i < announced_polls && session->poll(); ++i) {
+        // What the guest said before comes first. (At the prompt, a poll would run a command: not amid a
+        // change.)
+        for (unsigned i = 0; i < announced_polls && session->attached() && session->poll(); ++i) {
         }
         session->notify(text);
     }
