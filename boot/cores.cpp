@@ -136,17 +136,6 @@ void watch_cores(Logger& log) {
     }
 }
 
-void idle_core(unsigned) {
-    for (;;) {
-        note_activity(CoreActivity::working);
-        while (serve_core_requests()) {
-        }
-        note_activity(CoreActivity::waiting);
-        cpu::enable_interrupts_and_halt();
-        cpu::disable_interrupts();
-    }
-}
-
 CoreCounters core_counters(unsigned core) {
     if (core >= core_table_size) return {};
     const CoreEntry& entry = core_table[core];

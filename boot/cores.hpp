@@ -45,9 +45,6 @@ void note_activity(CoreActivity activity);
 // says when they go on.
 void watch_cores(Logger& log);
 
-// Interrupts disabled, serves requests and halts in between.
-[[noreturn]] void idle_core(unsigned core);
-
 struct CoreCounters {
     u64 kicks_sent = 0;    // to this core
     u64 kicks_merged = 0;  // not sent, as one was under way

@@ -271,6 +271,28 @@ bool serve_console() {
     return the_host->log.drain() || more;
 }
 
+// Set once there are VMs to run.
+std::atomic<bool> manager_ready = false;
+
+// What a core other than the first does: its vCPUs' work, and what core 0 asks of it.
+[[noreturn]] void run_guests(unsigned core) {
+    for (;;) {
+        note_activity(CoreActivity::working);
+        while (serve_core_requests()) {
+        }
+        const bool ready = manager_ready.load(std::memory_order_acquire);
+        // A guest, too, goes only as far as the next interrupt.
+        note_activity(CoreActivity::waiting);
+        if (ready && manager->run_core(core, never)) {
+            cpu::take_interrupts();
+            continue;
+        }
+        arm_timer(ready ? manager->next_turn(core) : never);
+        cpu::enable_interrupts_and_halt();
+        cpu::disable_interrupts();
+    }
+}
+
 }  // namespace
 
 void run_hypervisor(Host& host) {
@@ -286,16 +308,17 @@ void run_hypervisor(Host& host) {
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);
-    start_cores(host, idle_core);
+    start_cores(host, run_guests);
     read_config();
     apply_host_config();
     if (auto enabled = enable_console_interrupt(host, on_console_interrupt, nullptr); !enabled) {
         host.log.warning("{}; the console is polled", enabled.error().text);
     }
     manager.emplace(*services, host.machine, **factory, host.memory, host.log,
-                    std::span<const BootModule>(host.boot.modules));
+                    std::span<const BootModule>(host.boot.modules), *config, document.emplace());
     manager->set_observer(announcer);
-    manager->adopt(*config);
+    manager_ready.store(true, std::memory_order_release);
+    manager->adopt();
 
     host.log.remove_sink(host.console);
     session.emplace(terminal, *manager, config->host.escape);
@@ -306,16 +329,17 @@ void run_hypervisor(Host& host) {
 
     const u64 slice = host.machine.tsc_hz() / slices_per_second;
     for (;;) {
-        const bool busy = serve_console();
+        bool busy = serve_console();
         watch_cores(host.log);
+        busy = manager->attend() || busy;
         const u64 now = host.machine.tsc();
-        const bool ran = manager->run_next(now + slice);
+        const bool ran = manager->run_core(0, now + slice);
         // Interrupts that came while the guest ran are taken here.
         if (ran || busy) {
             cpu::take_interrupts();
             continue;
         }
-        arm_timer(std::min(manager->next_wake(), now + slice));
+        arm_timer(std::min({manager->next_turn(0), manager->next_attention(), now + slice}));
         cpu::enable_interrupts_and_halt();
         cpu::disable_interrupts();
     }

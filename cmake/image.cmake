@@ -15,23 +15,47 @@ set(image_flags
     -fno-omit-frame-pointer -ffunction-sections -fdata-sections
     -fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing
     -Wframe-larger-than=2048)
-# Rooms in which nothing runs on an exit: small rather than fast.
+# Rooms and files of which nothing runs on an exit, but at boot or at the operator's pace: small rather than fast.
 set(cold_rooms boot drivers kernel/bootinfo kernel/log kernel/smp vmm/config vmm/console vmm/loader)
+set(cold_files
+    vmm/manager vmm/manager_queries vmm/provisioner vmm/partition_plan vmm/cpuid_policy
+    kernel/mem/unit_allocator kernel/mem/compartment
+    arch/x86/vmx/capabilities arch/x86/vmx/feature_control arch/x86/vmx/host_state arch/x86/vmx/guest_state
+    arch/x86/vmx/entry_checks_controls arch/x86/vmx/entry_checks_guest arch/x86/vmx/entry_checks_host
+    arch/x86/svm/capabilities arch/x86/svm/entry_checks
+    arch/x86/cpu/panic arch/x86/cpu/descriptor_tables arch/x86/cpu/control_registers)
+list(TRANSFORM cold_files APPEND ".cpp")
+list(TRANSFORM cold_files PREPEND ${PROJECT_SOURCE_DIR}/)
 
-# One object library a room; H rooms too.
-function(add_image_room room)
-  string(REPLACE "/" "_" name ${room})
-  add_library(image_${name} OBJECT ${ARGN})
+function(add_image_objects name optimisation)
+  add_library(${name} OBJECT ${ARGN})
   if(CMAKE_BUILD_TYPE STREQUAL "Debug")
     set(optimisation -O1 -g)
-  elseif(room IN_LIST cold_rooms)
-    set(optimisation -Os)
-  else()
-    set(optimisation -O2)
   endif()
-  target_compile_options(image_${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${image_flags} ${optimisation} ${warnings}>)
-  target_include_directories(image_${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
-  set_property(GLOBAL APPEND PROPERTY image_objects $<TARGET_OBJECTS:image_${name}>)
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${image_flags} ${optimisation} ${warnings}>)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
+  set_property(GLOBAL APPEND PROPERTY image_objects $<TARGET_OBJECTS:${name}>)
+endfunction()
+
+# One or two object libraries a room; H rooms too.
+function(add_image_room room)
+  string(REPLACE "/" "_" name ${room})
+  set(hot ${ARGN})
+  set(cold ${ARGN})
+  if(room IN_LIST cold_rooms)
+    set(hot)
+  else()
+    list(REMOVE_ITEM hot ${cold_files})
+    if(hot)
+      list(REMOVE_ITEM cold ${hot})
+    endif()
+  endif()
+  if(hot)
+    add_image_objects(image_${name} -O2 ${hot})
+  endif()
+  if(cold)
+    add_image_objects(image_cold_${name} -Os ${cold})
+  endif()
 endfunction()
 
 foreach(room ${image_rooms})
@@ -40,13 +64,6 @@ foreach(room ${image_rooms})
     add_image_room(${room} ${sources})
   endif()
 endforeach()
-# What runs at boot or at the operator's pace is built for size: the image has 640 KiB.
-foreach(room kernel_bootinfo vmm_loader vmm_config vmm_console)
-  if(TARGET image_${room} AND NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
-    target_compile_options(image_${room} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Os>)
-  endif()
-endforeach()
-
 foreach(room arch/x86/cpu drivers boot)
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp ${PROJECT_SOURCE_DIR}/${room}/*.asm)
   # A vendor's world switch belongs to the vendor's room.

@@ -22,7 +22,9 @@ class CoreWork {
 struct CoreInfo {
     u32 apic_id = 0;
     bool online = false;
-    FixedString<120> reason;  // why it is not
+    FixedString<120> reason{};  // why it is not
+    u64 interrupts = 0;         // that it took in the host
+    u64 kicks = 0;              // of these: from other cores
 };
 
 class HostServices {
@@ -46,7 +48,7 @@ class HostServices {
     // serves the console and manages the VMs.
     [[nodiscard]] virtual unsigned core_count() const { return 1; }
     [[nodiscard]] virtual CoreInfo core_info(unsigned core) const {
-        return {.apic_id = core, .online = true, .reason = {}};
+        return {.apic_id = core, .online = true};
     }
     [[nodiscard]] virtual unsigned this_core() const { return 0; }
     // Makes the core leave its guest, or its halt, soon after. Any core; cheap, and harmless when in vain.
@@ -60,6 +62,8 @@ class HostServices {
     }
 
     [[nodiscard]] virtual HostInfo info() const = 0;
+    // What the hypervisor itself takes of the machine's memory, in bytes.
+    [[nodiscard]] virtual u64 own_memory() const { return 0; }
     [[nodiscard]] virtual Result<> reboot() = 0;
     [[nodiscard]] virtual Result<> power_off() = 0;
 

@@ -1,23 +1,22 @@
-// All VMs of the machine: their life from configuration to destruction, and whose turn it is on the core.
+// All VMs of the machine: their life from configuration to destruction, and the cores they run on.
+//
+// Core 0 manages: everything here is for it alone, except run_core() and what VMs call (Surroundings). Before
+// it touches a VM's state it takes the VM's vCPUs off their cores. What it reads while they run are counters
+// and flags made for that.
 //
 // A core is always in some address space: the kernel's own or a VM's compartment. The kernel's image, its
 // data and this object are in all of them, so the manager goes from one to the other as it needs and stays in
 // the last.
 #pragma once
 
-#include <cstring>
 #include <optional>
 
-#include "kernel/bootinfo/boot_info.hpp"
 #include "kernel/log/logger.hpp"
-#include "kernel/mem/compartment.hpp"
-#include "kernel/mem/page_pool.hpp"
-#include "kernel/mem/unit_allocator.hpp"
 #include "vmm/config/config.hpp"
-#include "vmm/console/console_ring.hpp"
 #include "vmm/console/management.hpp"
+#include "vmm/core.hpp"
 #include "vmm/host_services.hpp"
-#include "vmm/vm_builder.hpp"
+#include "vmm/provisioner.hpp"
 
 namespace bulkhead {
 
@@ -33,24 +32,29 @@ class VmObserver {
 class VmManager final : public Management, private Surroundings {
   public:
     static constexpr usize max_vms = Config::max_vms;
+    static constexpr unsigned max_cores = 64;
 
+    // `config` gets the VMs that are made later, too; `document` is working memory. Both outlive the manager.
     VmManager(HostServices& host, const PhysicalMachine& machine, BackendFactory& factory,
-              UnitAllocator& units, Logger& log, std::span<const BootModule> modules)
-        : host_(host), machine_(machine), factory_(factory), units_(units), log_(log), modules_(modules) {}
+              UnitAllocator& units, Logger& log, std::span<const BootModule> modules, Config& config,
+              toml::Document& document);
     VmManager(const VmManager&) = delete;
     VmManager& operator=(const VmManager&) = delete;
 
     void set_observer(VmObserver& observer) { observer_ = &observer; }
 
-    // Registers every VM of `config`, which outlives the manager, and starts those that are to start by
-    // themselves.
-    void adopt(const Config& config);
+    // Registers every VM of the configuration, and starts those that are to start by themselves.
+    void adopt();
 
-    // Runs the next vCPU that has something to do, until `deadline` (physical TSC) at the latest. False: none
-    // has.
-    bool run_next(u64 deadline);
-    // The physical TSC at which the next blocked vCPU wants to run; `never`.
-    [[nodiscard]] u64 next_wake() const;
+    // Attends to VMs that stopped from within, or are due to start anew. True if there was one.
+    bool attend();
+    // The physical TSC at which attend() wants to be called; `never`. A stopped VM kicks core 0 besides.
+    [[nodiscard]] u64 next_attention() const;
+
+    // On that core: gives its next vCPU a turn, until `limit` (physical TSC) at the latest. False: none has
+    // anything to do before next_turn() of the core.
+    bool run_core(unsigned core, u64 limit) { return cores_[core]->turn(limit); }
+    [[nodiscard]] u64 next_turn(unsigned core) const { return cores_[core]->next_turn(); }
 
     // Management.
     HostInfo host() const override { return host_.info(); }
@@ -64,6 +68,22 @@ class VmManager final : public Management, private Surroundings {
     Result<> reset(VmId vm) override;
     Result<> shutdown(VmId vm) override;
     Result<> destroy(VmId vm) override;
+    Result<> create(std::string_view snippet, Sink& problems) override;
+    Result<usize> read_module(std::string_view name, std::span<char> out) override;
+    Result<> rename(VmId vm, std::string_view name) override;
+    Result<> set(VmId vm, std::string_view key, std::string_view value) override;
+    bool vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const override;
+    Result<> pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) override;
+    Result<> registers(VmId vm, unsigned vcpu, VcpuRegisters& out) override;
+    Result<usize> read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,
+                              MutableBytes out) override;
+    Result<> screen(VmId vm, ScreenText& out) override;
+    bool send_scan_codes(VmId vm, std::span<const u8> codes) override;
+    bool core_summary(unsigned core, CoreSummary& out) const override;
+    MemorySummary memory() const override;
+    bool vm_memory(VmId vm, VmMemorySummary& out) const override;
+    bool gang_summary(VmId vm, GangSummary& out) const override;
+    void print_plan(Sink& sink) const override { plan_.print(sink); }
     bool read_log(u64 sequence, LogEntry& entry) override { return log_.read(sequence, entry); }
     Result<> reboot() override { return host_.reboot(); }
     Result<> poweroff() override { return host_.power_off(); }
@@ -71,90 +91,52 @@ class VmManager final : public Management, private Surroundings {
     bool send_input(VmId vm, u8 byte) override;
 
   private:
-    static constexpr usize console_ring_size = 64 * kib;
-
-    struct VcpuSlot {
-        bool blocked = false;
-        u64 wake_at = never;
-    };
-    // Pages for a compartment's own tables: in the VM's arena.
-    class CompartmentTables final : public PoolTableMemory {
-      public:
-        CompartmentTables(PagePool& pool, u64 window) : PoolTableMemory(pool, window) {}
-        // Changed only while no core is in the compartment.
-        void flush(u64, u64) override {}
-    };
-    // What the kernel itself keeps of a VM. `machine`, `ring` and all behind them are in the VM's
-    // compartment.
-    struct Slot {
-        VmId id{};
-        const VmConfig* config = nullptr;
-        VmState state = VmState::off;
-        FixedString<200> reason;
-        u64 resets = 0;
-        u64 powered_on_at = 0;
-        u64 restart_at = 0;      // the TSC at which a VM that reset itself starts anew; 0: it has not
-        unsigned next_vcpu = 0;  // whose turn it is within the VM
-
-        FixedVector<UnitRun, 1 + max_ram_runs> memory;  // the arena's run first, then guest RAM
-        std::optional<Compartment> compartment;
-        PagePool table_pool;
-        std::optional<CompartmentTables> tables;
-        Arena arena;
-        VirtualMachine* machine = nullptr;
-        ConsoleRing* ring = nullptr;
-        VcpuSlot vcpus[VirtualMachine::max_vcpus];
-        unsigned vcpu_count = 0;
-    };
-
     void serial_output(u16 vm, u8 character) override;
     void wake(u16 vm, unsigned vcpu) override;
+    // Makes a vCPU look at its local APIC, wherever it is. Any core.
+    void wake(VcpuThread& thread);
 
-    [[nodiscard]] Slot* find(VmId vm);
-    [[nodiscard]] const Slot* find(VmId vm) const;
-    [[nodiscard]] u8* at(HostPhysical physical) const {
-        return reinterpret_cast<u8*>(host_.window() + physical.raw());
-    }
-    void clear(const PhysicalRange& range) const { std::memset(at(range.start), 0, range.length); }
-    [[nodiscard]] Bytes bytes_of(const BootModule& module) const { return {at(module.start), module.size()}; }
-    void enter(const Slot& slot) const;
-    void enter_kernel() const;
+    [[nodiscard]] VmSlot* find(VmId vm);
+    [[nodiscard]] const VmSlot* find(VmId vm) const;
+    [[nodiscard]] VmSlot* find(std::string_view name);
+    // With the vCPU's state on this core, and back where it was: Result<> look(VirtualMachine&, Vcpu&).
+    template <class Look>
+    [[nodiscard]] Result<> look_at(VmId vm, unsigned vcpu, Look look);
+    [[nodiscard]] VmSlot& add_slot(VmConfig& config);
 
-    using Management::create;
-    [[nodiscard]] Result<> make(Slot& slot);
-    [[nodiscard]] Result<> allocate_memory(Slot& slot, const VmBlueprint& blueprint);
-    [[nodiscard]] Result<> build_compartment(Slot& slot);
-    [[nodiscard]] Result<> build_machine(Slot& slot, VmBlueprint& blueprint);
-    [[nodiscard]] Result<> power_on(Slot& slot);
-    void release(Slot& slot);
-    void scrub_and_free(const Slot& slot, const UnitRun& unit);
-    [[nodiscard]] const BootModule* find_module(std::string_view name) const;
-    [[nodiscard]] Result<> collect_modules(const VmConfig& config,
-                                           FixedVector<PhysicalRange, 20>& ranges) const;
-    [[nodiscard]] Result<> collect_images(const VmConfig& config, BootImages& images);
+    [[nodiscard]] usize index_of(const VmSlot& slot) const { return static_cast<usize>(&slot - slots_); }
+    // Its vCPUs belong where the plan says.
+    void settle(VmSlot& slot);
+    [[nodiscard]] Result<> move(VmSlot& slot);
+    // Gives its vCPUs their parts of its weight and cap, now or when they are next attached.
+    [[nodiscard]] Result<> share_out(VmSlot& slot);
+    // Puts its vCPUs to work on their cores, and takes them off; afterwards nobody runs or holds any of them.
+    [[nodiscard]] Result<> attach(VmSlot& slot);
+    [[nodiscard]] Result<> detach(VmSlot& slot);
+    [[nodiscard]] Result<> attach(VcpuThread& thread);
+    [[nodiscard]] Result<> detach(VcpuThread& thread);
 
-    bool run_vcpu(Slot& slot, unsigned number, u64 deadline);
-    void make_current(Slot& slot, Vcpu& vcpu);
-    void drop_current();
-    void after_stop(Slot& slot);
-    void restart(Slot& slot);
-    void report(const Slot& slot, std::string_view what);
+    [[nodiscard]] Result<> power_on(VmSlot& slot);
+    void after_stop(VmSlot& slot);
+    void restart(VmSlot& slot);
+    void release(VmSlot& slot);
+    void report(const VmSlot& slot, std::string_view what);
 
     HostServices& host_;
     const PhysicalMachine& machine_;
-    BackendFactory& factory_;
-    UnitAllocator& units_;
     Logger& log_;
-    std::span<const BootModule> modules_;
+    Config& config_;
+    toml::Document& document_;
+    Provisioner provisioner_;
+    PartitionPlan plan_;
     VmObserver* observer_ = nullptr;
 
-    Slot slots_[max_vms];
+    VmSlot slots_[max_vms];
     usize slot_count_ = 0;
-    GuestModule guest_modules_[VmConfig::max_modules];  // while a VM is loaded
-    // The vCPU whose state is in this core's registers.
-    Slot* current_slot_ = nullptr;
-    Vcpu* current_vcpu_ = nullptr;
-    usize next_slot_ = 0;  // whose turn it is
+    std::optional<Core> cores_[max_cores];
+    unsigned core_count_ = 0;
+    // Too large for the stack: what is asked for and what was before.
+    VmConfig wanted_, previous_;
 };
 
 }  // namespace bulkhead

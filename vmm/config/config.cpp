@@ -401,7 +401,7 @@ bool check_vm(const Document& document, Reporter& reporter, NodeIndex table, con
             good = false;
         }
         for (const VmConfig& other : config.vms()) {
-            if (&other == &vm || other.refused || other.console != vm.console) continue;
+            if (other.name == vm.name || other.refused || other.console != vm.console) continue;
             reporter.report(document[port_node].value_offset,
                             "{} is already given to VM \"{}\"; choose another port", name_of(vm.console),
                             other.name);
@@ -411,12 +411,8 @@ bool check_vm(const Document& document, Reporter& reporter, NodeIndex table, con
     return good;
 }
 
-void read_vm(const Document& document, Reporter& reporter, NodeIndex node, Config& config) {
-    VmConfig* vm = config.add();
-    if (vm == nullptr) {
-        reporter.report(document[node].key_offset, "more than {} VMs; remove some", config.vms().size());
-        return;
-    }
+void read_vm(const Document& document, Reporter& reporter, NodeIndex node, const Config& config,
+             VmConfig* vm) {
     vm->refused = true;
     FixedString<63> name;
     (void)document.read_key(node, name);
@@ -501,14 +497,80 @@ unsigned parse_config(std::string_view file_name, std::string_view text, toml::D
                                 key == "host" ? std::string_view("[host]") : std::string_view("[vm.NAME]"));
             }
         } else if (key == "vm") {
-            for (NodeIndex vm = node.first_child; vm != no_node; vm = document[vm].next) {
-                read_vm(document, reporter, vm, config);
+            for (NodeIndex table = node.first_child; table != no_node; table = document[table].next) {
+                VmConfig* vm = config.add();
+                if (vm == nullptr) {
+                    reporter.report(document[table].key_offset, "more than {} VMs; remove some",
+                                    config.vms().size());
+                    break;
+                }
+                read_vm(document, reporter, table, config, vm);
             }
         }
     }
     if (!document.complete()) config.refuse_all();
     reporter.finish();
     return reporter.count();
+}
+
+unsigned parse_vm_snippet(std::string_view text, Document& document, const Config& config, VmConfig& vm,
+                          Sink& problems) {
+    Reporter reporter("snippet", text, problems);
+    new (&vm) VmConfig();
+    document.parse(text, reporter);
+    bool found = false;
+    for (NodeIndex i = document[document.root()].first_child; i != no_node; i = document[i].next) {
+        FixedString<15> key;
+        if (!document.read_key(i, key) || key != "vm" || document[i].kind != Kind::table) {
+            reporter.report(document[i].key_offset, "only one table [vm.NAME] may be here");
+            continue;
+        }
+        for (NodeIndex table = document[i].first_child; table != no_node; table = document[table].next) {
+            if (found) {
+                reporter.report(document[table].key_offset,
+                                "only one VM may be here; create them one by one");
+                break;
+            }
+            found = true;
+            read_vm(document, reporter, table, config, &vm);
+        }
+    }
+    if (!found && reporter.count() == 0) reporter.report(0, "there is no VM here; begin with [vm.NAME]");
+    if (!document.complete()) vm.refused = true;
+    reporter.finish();
+    return reporter.count();
+}
+
+Result<> update_vm(VmConfig& vm, std::string_view key, std::string_view value, Document& document,
+                   const Config& config) {
+    const Row<VmConfig>* row = nullptr;
+    Nearest nearest(key);
+    for (const Row<VmConfig>& known : vm_rows) {
+        nearest.consider(known.path);
+        if (known.path == key) row = &known;
+    }
+    if (row == nullptr) {
+        if (nearest.word().empty()) return fail("there is no key {}; see `help set`", Filtered(key));
+        return fail("there is no key {}; did you mean {}?", Filtered(key), nearest.word());
+    }
+    FixedString<500> line;
+    const bool bare = row->kind == Kind::string && !value.starts_with('"') && !value.starts_with('\'');
+    print(line, "{} = ", key);
+    if (bare) line.append("\"");
+    for (const char& c : value) {
+        if (bare && (c == '"' || c == '\\')) line.append("\\");
+        line.append({&c, 1});
+    }
+    if (bare) line.append("\"");
+    if (line.truncated()) return fail("the value is too long");
+    FixedString<200> problem;
+    Reporter reporter("value", line, problem);
+    bool good = document.parse(line, reporter);
+    if (good) good = TableReader<VmConfig>(document, reporter, vm_rows, vm).read(document.root(), Path());
+    if (good) good = check_vm(document, reporter, document.root(), config, vm);
+    if (good) return {};
+    std::string_view text = problem.view();
+    return fail("{}", text.substr(0, text.find('\n')));
 }
 
 }  // namespace bulkhead

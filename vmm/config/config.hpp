@@ -125,6 +125,7 @@ class Config {
 
     HostConfig host;
     [[nodiscard]] std::span<const VmConfig> vms() const { return room_.first(count_); }
+    [[nodiscard]] std::span<VmConfig> vms() { return room_.first(count_); }
 
     // A VM with default settings, or null when there is no room.
     [[nodiscard]] VmConfig* add();
@@ -142,5 +143,16 @@ class Config {
 // concerns keeps its default. Returns the number of problems. `document` is working memory.
 unsigned parse_config(std::string_view file_name, std::string_view text, toml::Document& document,
                       Config& config, Sink& problems);
+
+// A snippet of one [vm.NAME] table and nothing else, into `vm`. `config` is what it must not clash with; a VM
+// of the same name there is the one to be replaced. Returns the number of problems; `vm` is not to be relied
+// on if there are any.
+unsigned parse_vm_snippet(std::string_view text, toml::Document& document, const Config& config, VmConfig& vm,
+                          Sink& problems);
+
+// Changes one key of a VM: `value` as in the file, but a string may do without its quotes. On failure `vm` is
+// not to be relied on.
+[[nodiscard]] Result<> update_vm(VmConfig& vm, std::string_view key, std::string_view value,
+                                 toml::Document& document, const Config& config);
 
 }  // namespace bulkhead

@@ -204,6 +204,9 @@ class Management {
     // How closely together the vCPUs of a gang start. False when the VM is none.
     [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const { return false; }
 
+    // Who gets what of the machine, and why anything was refused.
+    virtual void print_plan(Sink& sink) const { (void)sink; }
+
     // The oldest log entry from `sequence` on.
     [[nodiscard]] virtual bool read_log(u64 sequence, LogEntry& entry) = 0;
 

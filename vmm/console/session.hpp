@@ -21,7 +21,7 @@ namespace bulkhead {
 // About 130 KiB: not for a stack. All calls from one core, or under one lock.
 class Session {
   public:
-    static constexpr usize max_pending = 64;
+    static constexpr usize max_pending = 1024;
     static constexpr usize poll_bytes = 64;     // of a VM's output
     static constexpr usize output_bytes = 256;  // of a command's: 22 ms at 115200 baud
     static constexpr usize max_type_ahead = 256;

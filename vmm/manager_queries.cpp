@@ -1,0 +1,235 @@
+// What the operator asks of VMs, cores and memory: nothing here changes the life of a VM.
+#include <algorithm>
+
+#include "vmm/manager.hpp"
+
+namespace bulkhead {
+namespace {
+
+constexpr u64 nanoseconds_per_second = 1'000'000'000;
+
+// As much as there is from `address` on.
+usize read_physical(const GuestMemory& memory, u64 address, MutableBytes out) {
+    usize done = 0;
+    while (done < out.size()) {
+        const usize left_in_page = page_size - (address + done) % page_size;
+        const usize part = std::min(out.size() - done, left_in_page);
+        if (address + done < address || !memory.read(GuestPhysical(address + done), out.subspan(done, part)))
+            break;
+        done += part;
+    }
+    return done;
+}
+
+}  // namespace
+
+bool VmManager::summary(usize index, VmSummary& out) const {
+    if (index >= slot_count_) return false;
+    const VmSlot& slot = slots_[index];
+    out.id = slot.id;
+    out.name = slot.config->name;
+    out.state = slot.state;
+    out.vcpus = slot.config->vcpus;
+    out.memory_bytes = slot.config->memory_bytes;
+    out.cpu_nanoseconds = 0;
+    if (slot.machine == nullptr) return true;
+    provisioner_.enter(slot);
+    bool blocked = true;
+    u64 ticks = 0;
+    for (const VcpuThread& thread : slot.vcpus()) {
+        blocked = blocked && thread.vcpu->activity() != Activity::active;
+        ticks += thread.vcpu->statistics().total_ticks();
+    }
+    if (slot.state == VmState::running && blocked) out.state = VmState::blocked;
+    out.cpu_nanoseconds = scale(ticks, nanoseconds_per_second, machine_.tsc_hz());
+    return true;
+}
+
+bool VmManager::details(VmId vm, VmDetails& out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr) return false;
+    (void)summary(static_cast<usize>(slot - slots_), out.summary);
+    out.config = slot->config;
+    out.resets = slot->resets;
+    out.reason = slot->reason;
+    out.uptime_nanoseconds = 0;
+    if (slot->machine != nullptr && slot->state != VmState::off) {
+        provisioner_.enter(*slot);
+        out.uptime_nanoseconds =
+            scale(slot->machine->clock().now(), nanoseconds_per_second, machine_.tsc_hz());
+    }
+    return true;
+}
+
+bool VmManager::exit_statistics(VmId vm, ExitStatistics& out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr) return false;
+    out = {};
+    if (slot->machine == nullptr) return true;
+    provisioner_.enter(*slot);
+    for (const VcpuThread& thread : slot->vcpus()) out.add(thread.vcpu->statistics());
+    return true;
+}
+
+bool VmManager::vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || vcpu >= slot->config->vcpus) return false;
+    out = {};
+    out.number = vcpu;
+    out.affinity = slot->config->cpus;
+    if (slot->machine == nullptr) return true;
+    const VcpuThread& thread = slot->threads[vcpu];
+    provisioner_.enter(*slot);
+    using State = VcpuSummary::State;
+    const Activity activity = thread.vcpu->activity();
+    out.affinity = thread.affinity;
+    out.core = thread.home;
+    if (slot->state != VmState::running) {
+        out.state = State::paused;
+    } else if (thread.vcpu->halted_for_good()) {
+        out.state = State::halted_for_good;
+    } else if (activity == Activity::wait_for_sipi) {
+        out.state = State::waiting_for_sipi;
+    } else if (activity != Activity::active) {
+        out.state = State::blocked;
+    } else {
+        const Core& core = *cores_[thread.home];
+        out.state = core.runs(thread) ? State::running : State::ready;
+    }
+    const ExitStatistics& statistics = thread.vcpu->statistics();
+    out.cpu_nanoseconds = scale(statistics.total_ticks(), nanoseconds_per_second, machine_.tsc_hz());
+    out.exits = statistics.total_count();
+    return true;
+}
+
+// With the vCPU's state on this core, and back where it was.
+template <class Look>
+Result<> VmManager::look_at(VmId vm, unsigned vcpu, Look look) {
+    VmSlot* slot = find(vm);
+    if (slot == nullptr) return fail("there is no such VM");
+    if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
+    if (vcpu >= slot->vcpu_count)
+        return fail("{} has vCPUs 0 to {}", slot->config->name, slot->vcpu_count - 1);
+    VcpuThread& thread = slot->threads[vcpu];
+    const bool attached = thread.core.load(std::memory_order_relaxed) != VcpuThread::no_core;
+    if (auto detached = detach(thread); !detached) return detached;
+    Core& here = *cores_[host_.this_core()];
+    here.load(thread);
+    Result<> looked = look(*slot->machine, *thread.vcpu);
+    here.unload();
+    if (attached) {
+        if (auto back = attach(thread); !back) return back;
+    }
+    return looked;
+}
+
+Result<> VmManager::registers(VmId vm, unsigned vcpu, VcpuRegisters& out) {
+    return look_at(vm, vcpu, [&](VirtualMachine&, Vcpu& processor) -> Result<> {
+        (void)processor;
+        (void)out;
+        return fail("x");
+    });
+}
+
+Result<usize> VmManager::read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,
+                                     MutableBytes out) {
+    usize read = 0;
+    auto looked = look_at(vm, vcpu, [&](VirtualMachine& machine, Vcpu& processor) -> Result<> {
+        if (kind == AddressKind::linear) {
+            (void)processor;
+        } else {
+            read = read_physical(machine.memory(), address, out);
+        }
+        if (read == 0 && !out.empty()) {
+            if (kind == AddressKind::physical) return fail("there is no memory at {:#x}", address);
+            return fail("the vCPU's page tables lead {:#x} to no memory", address);
+        }
+        return {};
+    });
+    if (!looked) return std::unexpected(looked.error());
+    return read;
+}
+
+Result<> VmManager::screen(VmId vm, ScreenText& out) {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr) return fail("there is no such VM");
+    if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
+    provisioner_.enter(*slot);
+    slot->machine->read_screen(out);
+    return {};
+}
+
+bool VmManager::send_scan_codes(VmId vm, std::span<const u8> codes) {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || slot->machine == nullptr) return false;
+    provisioner_.enter(*slot);
+    return slot->machine->press_keys(codes);
+}
+
+bool VmManager::core_summary(unsigned core, CoreSummary& out) const {
+    if (core >= core_count_) return false;
+    out = {};
+    const CoreInfo info = host_.core_info(core);
+    const Core& what = *cores_[core];
+    out.number = core;
+    out.apic_id = info.apic_id;
+    out.online = info.online;
+    out.reason = info.reason;
+    out.vcpus = static_cast<unsigned>(what.size());
+    out.dedicated = plan_.use_of(core) == CoreUse::dedicated;
+    out.interrupts = info.interrupts;
+    out.kicks = info.kicks;
+    out.busy_nanoseconds = scale(what.busy_ticks(), nanoseconds_per_second, machine_.tsc_hz());
+    out.idle_nanoseconds = scale(what.idle_ticks(), nanoseconds_per_second, machine_.tsc_hz());
+    return true;
+}
+
+MemorySummary VmManager::memory() const {
+    const UnitAllocator& units = provisioner_.units();
+    return {.total_bytes = units.managed_units() * UnitAllocator::unit_size,
+            .free_bytes = units.free_units() * UnitAllocator::unit_size,
+            .largest_free_run_bytes = units.largest_free_run() * UnitAllocator::unit_size,
+            .hypervisor_bytes = host_.own_memory()};
+}
+
+bool VmManager::vm_memory(VmId vm, VmMemorySummary& out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr) return false;
+    out = {};
+    for (const UnitRun& run : slot->memory) {
+        (out.ranges.empty() ? out.overhead_bytes : out.ram_bytes) += run.bytes();
+        (void)out.ranges.push_back({.start = run.start, .length = run.bytes()});
+    }
+    out.overhead_used_bytes = slot->arena.used_bytes();
+    return true;
+}
+
+bool VmManager::gang_summary(VmId vm, GangSummary& out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || !slot->gang.is_enabled()) return false;
+    const Gang::Skew skew = slot->gang.skew();
+    const auto nanoseconds = [&](u64 ticks) {
+        return scale(ticks, nanoseconds_per_second, machine_.tsc_hz());
+    };
+    out = {.starts = skew.count,
+           .last_nanoseconds = nanoseconds(skew.last),
+           .mean_nanoseconds = skew.count == 0 ? 0 : nanoseconds(skew.sum / skew.count),
+           .greatest_nanoseconds = nanoseconds(skew.max)};
+    return true;
+}
+
+ConsoleRing* VmManager::console(VmId vm) {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || slot->ring == nullptr) return nullptr;
+    provisioner_.enter(*slot);
+    return slot->ring;
+}
+
+bool VmManager::send_input(VmId vm, u8 byte) {
+    VmSlot* slot = find(vm);
+    if (slot == nullptr || slot->machine == nullptr) return false;
+    provisioner_.enter(*slot);
+    return slot->machine->serial_input(byte);
+}
+
+}  // namespace bulkhead
