@@ -66,6 +66,7 @@ class Services final : public HostServices {
                 .tsc = the_host->machine.tsc(),
                 .tsc_hz = the_host->machine.tsc_hz()};
     }
+    bool can_read(HostPhysical address) const override { return cpu::probe_read(arena_virtual(address)); }
     unsigned core_count() const override { return bulkhead::core_count(); }
     CoreInfo core_info(unsigned core) const override { return bulkhead::core_info(core); }
     unsigned this_core() const override { return cpu_index(); }
