@@ -243,7 +243,7 @@ void VmManager::wake(VcpuThread& thread) {
 
 void VmManager::serial_output(u16 vm, u8 character) {
     VmSlot& slot = slots_[vm];
-    if (slot.ring != nullptr) slot.ring->write({&character, 1});
+    if (slot.ring != nullptr) slot.ring->write({&character, 1}, machine_.tsc());
 }
 
 // --- The life of a VM

@@ -58,6 +58,8 @@ class VmManager final : public Management, private Surroundings {
 
     // Management.
     HostInfo host() const override { return host_.info(); }
+    u64 nanoseconds() const override { return nanoseconds_at(machine_.tsc()); }
+    u64 nanoseconds_at(u64 tsc) const override { return scale(tsc, 1'000'000'000, machine_.tsc_hz()); }
     usize vm_count() const override { return slot_count_; }
     bool summary(usize index, VmSummary& out) const override;
     bool details(VmId vm, VmDetails& out) const override;

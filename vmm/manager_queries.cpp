@@ -1,25 +1,13 @@
 // What the operator asks of VMs, cores and memory: nothing here changes the life of a VM.
 #include <algorithm>
 
+#include "vmm/inspection.hpp"
 #include "vmm/manager.hpp"
 
 namespace bulkhead {
 namespace {
 
 constexpr u64 nanoseconds_per_second = 1'000'000'000;
-
-// As much as there is from `address` on.
-usize read_physical(const GuestMemory& memory, u64 address, MutableBytes out) {
-    usize done = 0;
-    while (done < out.size()) {
-        const usize left_in_page = page_size - (address + done) % page_size;
-        const usize part = std::min(out.size() - done, left_in_page);
-        if (address + done < address || !memory.read(GuestPhysical(address + done), out.subspan(done, part)))
-            break;
-        done += part;
-    }
-    return done;
-}
 
 }  // namespace
 
@@ -125,25 +113,16 @@ Result<> VmManager::look_at(VmId vm, unsigned vcpu, Look look) {
 
 Result<> VmManager::registers(VmId vm, unsigned vcpu, VcpuRegisters& out) {
     return look_at(vm, vcpu, [&](VirtualMachine&, Vcpu& processor) -> Result<> {
-        (void)processor;
-        (void)out;
-        return fail("x");
+        read_registers(processor, out);
+        return {};
     });
 }
 
 Result<usize> VmManager::read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,
                                      MutableBytes out) {
-    usize read = 0;
+    Result<usize> read = usize{0};
     auto looked = look_at(vm, vcpu, [&](VirtualMachine& machine, Vcpu& processor) -> Result<> {
-        if (kind == AddressKind::linear) {
-            (void)processor;
-        } else {
-            read = read_physical(machine.memory(), address, out);
-        }
-        if (read == 0 && !out.empty()) {
-            if (kind == AddressKind::physical) return fail("there is no memory at {:#x}", address);
-            return fail("the vCPU's page tables lead {:#x} to no memory", address);
-        }
+        read = read_guest_memory(machine.memory(), processor, kind, address, out);
         return {};
     });
     if (!looked) return std::unexpected(looked.error());

@@ -8,6 +8,7 @@ namespace bulkhead {
 namespace {
 
 constexpr u64 console_ring_size = 64 * kib;
+constexpr u64 console_ring_lines = 1024;  // of which it knows when they began
 
 u64 units_for(u64 bytes) {
     return (bytes + large_page_size - 1) / large_page_size;
@@ -36,8 +37,9 @@ VmBlueprint blueprint_of(const VmConfig& config) {
 
 MemoryNeed memory_need_of(const VmConfig& config) {
     const VmBlueprint blueprint = blueprint_of(config);
-    const u64 arena =
-        arena_bytes_for(blueprint) + console_ring_size + (table_pages_for(blueprint.memory) + 1) * page_size;
+    const u64 arena = arena_bytes_for(blueprint) + console_ring_size +
+                      console_ring_lines * sizeof(LineStamp) +
+                      (table_pages_for(blueprint.memory) + 1) * page_size;
     return {.overhead_units = units_for(arena), .ram_units = units_for(blueprint.memory)};
 }
 
@@ -173,7 +175,9 @@ Result<> Provisioner::build_machine(VmSlot& slot, VmBlueprint& blueprint, Surrou
     enter(slot);
     auto storage = slot.arena.allocate(console_ring_size, page_size);
     if (!storage) return std::unexpected(storage.error());
-    auto ring = slot.arena.create<ConsoleRing>(MutableBytes(*storage, console_ring_size));
+    auto stamps = slot.arena.create_array<LineStamp>(console_ring_lines);
+    if (!stamps) return std::unexpected(stamps.error());
+    auto ring = slot.arena.create<ConsoleRing>(MutableBytes(*storage, console_ring_size), *stamps);
     if (!ring) return std::unexpected(ring.error());
     slot.ring = *ring;
     blueprint.ram = std::span<const UnitRun>(slot.memory.begin() + 1, slot.memory.size() - 1);

@@ -130,8 +130,6 @@ struct HostInfo {
     u64 tsc_hz = 0;
 };
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-parameter"
 class Management {
   public:
     [[nodiscard]] virtual HostInfo host() const = 0;
@@ -142,7 +140,7 @@ class Management {
 
     // What was decided at boot: cores, memory ranges, modules and devices of every VM, and why anything was
     // refused. Lines that end with \n; nothing where there is no plan.
-    virtual void print_plan(Sink& out) const {}
+    virtual void print_plan(Sink& out) const = 0;
 
     // VMs by their place in the list, 0 .. vm_count() - 1. False when `index` is past its end by now.
     [[nodiscard]] virtual usize vm_count() const = 0;
@@ -161,51 +159,36 @@ class Management {
     // Makes a VM known by a config snippet: one [vm.NAME] table, as in the config file. It is started if its
     // `autostart` says so. A VM of that name must be off; its definition is replaced. `problems` gets a line
     // for each thing wrong, with line and column.
-    [[nodiscard]] virtual Result<> create(std::string_view snippet, Sink& problems) {
-        return fail("not yet");
-    }
+    [[nodiscard]] virtual Result<> create(std::string_view snippet, Sink& problems) = 0;
     // The text of a boot module, for create(); copied to `out`. Fails when there is none or it is too long.
-    [[nodiscard]] virtual Result<usize> read_module(std::string_view name, std::span<char> out) {
-        return fail("not yet");
-    }
-    [[nodiscard]] virtual Result<> rename(VmId vm, std::string_view name) { return fail("not yet"); }
+    [[nodiscard]] virtual Result<usize> read_module(std::string_view name, std::span<char> out) = 0;
+    [[nodiscard]] virtual Result<> rename(VmId vm, std::string_view name) = 0;
     // A key of the config file, with its value as in the file (a string without its quotes will do):
     // cpu.weight, cpu.max, cpu.gang, cpuset.cpus, on_reboot, on_crash and autostart at any time; all the
     // others while the VM is off.
-    [[nodiscard]] virtual Result<> set(VmId vm, std::string_view key, std::string_view value) {
-        return fail("not yet");
-    }
+    [[nodiscard]] virtual Result<> set(VmId vm, std::string_view key, std::string_view value) = 0;
 
     // False when there is no such vCPU.
-    [[nodiscard]] virtual bool vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const { return false; }
-    [[nodiscard]] virtual Result<> pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) {
-        return fail("not yet");
-    }
-    [[nodiscard]] virtual Result<> registers(VmId vm, unsigned vcpu, VcpuRegisters& out) {
-        return fail("not yet");
-    }
+    [[nodiscard]] virtual bool vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const = 0;
+    [[nodiscard]] virtual Result<> pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) = 0;
+    [[nodiscard]] virtual Result<> registers(VmId vm, unsigned vcpu, VcpuRegisters& out) = 0;
     // Guest memory as the vCPU sees it at a linear address, or at a guest-physical one. Returns how many
     // bytes from `address` on could be read; fails, saying why, when not even the first.
     enum class AddressKind : u8 { linear, physical };
     [[nodiscard]] virtual Result<usize> read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,
-                                                    MutableBytes out) {
-        return fail("not yet");
-    }
-    [[nodiscard]] virtual Result<> screen(VmId vm, ScreenText& out) { return fail("not yet"); }
+                                                    MutableBytes out) = 0;
+    [[nodiscard]] virtual Result<> screen(VmId vm, ScreenText& out) = 0;
     // Keys pressed or released on the VM's keyboard, in scan code set 2: all or none. False when its buffer
     // is full (try again later) or the VM is gone.
-    [[nodiscard]] virtual bool send_scan_codes(VmId vm, std::span<const u8> codes) { return false; }
+    [[nodiscard]] virtual bool send_scan_codes(VmId vm, std::span<const u8> codes) = 0;
 
     // Cores by number, 0 .. count - 1. False past the end.
-    [[nodiscard]] virtual bool core_summary(unsigned core, CoreSummary& out) const { return false; }
-    [[nodiscard]] virtual MemorySummary memory() const { return {}; }
-    [[nodiscard]] virtual bool vm_memory(VmId vm, VmMemorySummary& out) const { return false; }
+    [[nodiscard]] virtual bool core_summary(unsigned core, CoreSummary& out) const = 0;
+    [[nodiscard]] virtual MemorySummary memory() const = 0;
+    [[nodiscard]] virtual bool vm_memory(VmId vm, VmMemorySummary& out) const = 0;
 
     // How closely together the vCPUs of a gang start. False when the VM is none.
-    [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const { return false; }
-
-    // Who gets what of the machine, and why anything was refused.
-    virtual void print_plan(Sink& sink) const { (void)sink; }
+    [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const = 0;
 
     // The oldest log entry from `sequence` on.
     [[nodiscard]] virtual bool read_log(u64 sequence, LogEntry& entry) = 0;
@@ -223,6 +206,5 @@ class Management {
   protected:
     ~Management() = default;
 };
-#pragma GCC diagnostic pop
 
 }  // namespace bulkhead
