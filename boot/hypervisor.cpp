@@ -9,6 +9,7 @@
 #include "boot/backends.hpp"
 #include "boot/cores.hpp"
 #include "boot/kernel_space.hpp"
+#include "boot/serial_lines.hpp"
 #include "boot/version.hpp"
 #include "drivers/rtc.hpp"
 #include "drivers/vectors.hpp"
@@ -34,6 +35,7 @@ Deferred<Config> config;
 Deferred<toml::Document> document;
 Deferred<VmManager> manager;
 Deferred<Session> session;
+Deferred<SerialLines> serial_lines;
 Host* the_host = nullptr;
 
 class Services final : public HostServices {
@@ -120,6 +122,7 @@ class Announcer final : public VmObserver {
   public:
     void vm_changed(std::string_view text) override {
         if (!session.ready()) return;
+        serial_lines->bind();
         // What the guest said before comes first. (At the prompt, a poll would run a command: not amid a
         // change.)
         for (unsigned i = 0; i < announced_polls && session->attached() && session->poll(); ++i) {
@@ -268,7 +271,8 @@ bool serve_console() {
     input.fill();
     while (const auto byte = input.take()) session->input(*byte);
     // Only while the line takes characters: guests do not wait for it.
-    const bool more = the_host->console.ready_to_send() && session->poll();
+    bool more = the_host->console.ready_to_send() && session->poll();
+    more = serial_lines->poll() || more;
     return the_host->log.drain() || more;
 }
 
@@ -322,6 +326,8 @@ void run_hypervisor(Host& host) {
     manager->adopt();
 
     host.log.remove_sink(host.console);
+    serial_lines.emplace(host, *manager, config->host.baud);
+    serial_lines->bind();
     session.emplace(terminal, *manager, config->host.escape);
     // VMs announce themselves to the session; of the log the operator sees what went wrong.
     (void)host.log.add_sink(console_log, std::min(config->host.log_level, LogLevel::warning));
@@ -334,13 +340,16 @@ void run_hypervisor(Host& host) {
         watch_cores(host.log);
         busy = manager->attend() || busy;
         const u64 now = host.machine.tsc();
-        const bool ran = manager->run_core(0, now + slice);
+        // While a serial line is at work its FIFO of 16 bytes wants to be looked after.
+        const bool lines_at_work = serial_lines->in_use() || !host.console.ready_to_send();
+        const u64 back = now + (lines_at_work ? slice / 10 : slice);
+        const bool ran = manager->run_core(0, back);
         // Interrupts that came while the guest ran are taken here.
         if (ran || busy) {
             cpu::take_interrupts();
             continue;
         }
-        arm_timer(std::min({manager->next_turn(0), manager->next_attention(), now + slice}));
+        arm_timer(std::min({manager->next_turn(0), manager->next_attention(), back}));
         cpu::enable_interrupts_and_halt();
         cpu::disable_interrupts();
     }

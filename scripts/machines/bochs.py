@@ -30,9 +30,11 @@ class Bochs(Machine):
     name = "bochs"
     default_model = "corei7_skylake_x"
 
-    def __init__(self, image, memory=1024, cpus=1, model=None, lenient_msrs=False):
-        """lenient_msrs: unknown MSRs read as zero instead of #GP, which a Linux without a hypervisor wants here."""
+    def __init__(self, image, memory=1024, cpus=1, model=None, lenient_msrs=False, com2=False):
+        """lenient_msrs: unknown MSRs read as zero instead of #GP, which a Linux without a hypervisor wants here.
+        com2: a second serial port, whose output goes to the file path("com2")."""
         super().__init__(image, memory, cpus, model)
+        self.com2 = com2
         self.lenient_msrs = lenient_msrs
 
     def launch(self):
@@ -42,6 +44,8 @@ class Bochs(Machine):
                 model=self.model or self.default_model, cpus=self.cpus, memory=self.memory,
                 host_memory=min(self.memory, 2048), image=self.image, port=port,
                 lenient_msrs=int(self.lenient_msrs), log=self.path("log")))
+            if self.com2:
+                file.write(f"com2: enabled=1, mode=file, dev={self.path('com2')}\n")
         with open(self.path("debugger"), "w") as file:
             file.write("c\n")  # the built-in debugger stops at its prompt: continue
         # The text display wants a terminal. Nobody looks at it; it must be drained all the same.

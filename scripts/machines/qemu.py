@@ -26,8 +26,10 @@ class Qemu(Machine):
     name = "qemu"
 
     def __init__(self, image, memory=1024, cpus=1, model=None, kvm=False, machine="pc", uefi=False, icount=True,
-                 extra=()):
+                 extra=(), com2=False):
+        """com2: a second serial port, whose output goes to the file path("com2")."""
         super().__init__(image, memory, cpus, model)
+        self.com2 = com2
         self.kvm = kvm
         self.machine = machine
         self.uefi = uefi
@@ -44,6 +46,7 @@ class Qemu(Machine):
                    "-smp", str(self.cpus), "-m", str(self.memory), "-cdrom", self.image, "-boot", "d",
                    "-display", "none", "-vga", "std", "-no-reboot", "-nic", "none",
                    "-serial", f"unix:{serial},server=on,wait=on",
+                   *(["-serial", "file:" + self.path("com2")] if self.com2 else []),
                    "-qmp", f"unix:{monitor},server=on,wait=off"]
         if self.icount and not self.kvm:
             # Time counts instructions: a busy host cannot make a guest's clocks disagree.
