@@ -7,7 +7,7 @@ import threading
 from .machine import Machine, free_port
 
 CONFIGURATION = """\
-cpu: model={model}, count={cpus}, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs={lenient_msrs}
+cpu: model={model}, count={cpus}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs={lenient_msrs}
 memory: guest={memory}, host={host_memory}
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
@@ -30,18 +30,20 @@ class Bochs(Machine):
     name = "bochs"
     default_model = "corei7_skylake_x"
 
-    def __init__(self, image, memory=1024, cpus=1, model=None, lenient_msrs=False, com2=False):
+    def __init__(self, image, memory=1024, cpus=1, model=None, lenient_msrs=False, com2=False, ips=100_000_000):
         """lenient_msrs: unknown MSRs read as zero instead of #GP, which a Linux without a hypervisor wants here.
-        com2: a second serial port, whose output goes to the file path("com2")."""
+        com2: a second serial port, whose output goes to the file path("com2").
+        ips: how many instructions the machine executes in a second of its own time, whatever that takes."""
         super().__init__(image, memory, cpus, model)
         self.com2 = com2
         self.lenient_msrs = lenient_msrs
+        self.ips = ips
 
     def launch(self):
         port = free_port()
         with open(self.path("bochsrc"), "w") as file:
             file.write(CONFIGURATION.format(
-                model=self.model or self.default_model, cpus=self.cpus, memory=self.memory,
+                model=self.model or self.default_model, cpus=self.cpus, ips=self.ips, memory=self.memory,
                 host_memory=min(self.memory, 2048), image=self.image, port=port,
                 lenient_msrs=int(self.lenient_msrs), log=self.path("log")))
             if self.com2:
