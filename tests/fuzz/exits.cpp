@@ -6,6 +6,7 @@
 #include "arch/x86/regs/control.hpp"
 #include "tests/fakes/fake_memory.hpp"
 #include "tests/fuzz/policies.hpp"
+#include "tests/unit/vmm/loader/images.hpp"
 #include "vmm/control_registers.hpp"
 #include "vmm/platform.hpp"
 #include "vmm/vm_builder.hpp"
@@ -426,13 +427,16 @@ void fuzz_one(fuzz::Input& in) {
         return;
     }
     VirtualMachine& vm = **built;
-    // Chips after RESET and empty RAM; no kernel is wanted, so that this "fails" in the end.
-    const bool kernel = vm.power_on({}).has_value();
-    MUST(!kernel);
+    // Chips after RESET and empty RAM. Mostly no kernel is wanted, so that this "fails" in the end.
+    static const std::vector<u8> kernel =
+        test::make_elf({.physical = 0x100000, .entry = 0xFFFFFFFF80200010, .pvh_entry = 0x100020});
+    const bool with_kernel = in.rarely(32);
+    const auto start = vm.power_on({.kernel = with_kernel ? Bytes(kernel) : Bytes()});
+    MUST(start.has_value() == with_kernel);
     vm.resume();
     for (unsigned i = 0; i < processors; ++i) {
         factory.made[i]->load();
-        vm.vcpus()[i]->reset(nullptr);
+        vm.vcpus()[i]->reset(i == 0 && with_kernel ? &*start : nullptr);
     }
     while (!in.empty()) {
         const u8 operation = in.byte();

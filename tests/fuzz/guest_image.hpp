@@ -46,14 +46,39 @@ inline void load(Input& in, std::vector<u8> image, BootProtocol protocol) {
                       .initrd = initrd,
                       .modules = {modules, in.below(4)},
                       .protocol = in.flag() ? protocol : BootProtocol::automatic};
+    // The machine, too, is what the operator makes of it.
+    static constexpr u32 many_ids[] = {0, 1, 2, 255, 256, 300};
+    VirtioMmioNode nodes[2];
+    MachineDescription machine = test::make_machine(apic_ids);
+    const u8 shape = in.byte();
+    if ((shape & 1) != 0) machine.apic_ids = many_ids;
+    machine.com1 = (shape & 2) == 0;
+    machine.com2 = (shape & 4) != 0;
+    machine.keyboard_controller = (shape & 8) == 0;
+    machine.vga = (shape & 0x10) == 0;
+    if ((shape & 0x20) != 0) {
+        for (VirtioMmioNode& node : nodes) {
+            node = {.base = in.number(),
+                    .length = static_cast<u32>(in.number()),
+                    .gsi = static_cast<u8>(in.byte() % 32)};
+        }
+        machine.virtio_mmio = {nodes, 1 + in.below(2)};
+    }
+    if (shape == 0xFF) images.protocol = BootProtocol::firmware;
     const auto recognised = recognise_image(images.kernel);
-    const auto loaded = load_guest(vm.memory, images, test::make_machine(apic_ids));
+    const auto loaded = load_guest(vm.memory, images, machine);
     if (!loaded) {
         MUST(!loaded.error().text.empty());
         return;
     }
     if (images.protocol == BootProtocol::automatic) MUST(recognised.has_value());
     const StartState& state = *loaded;
+    if (images.protocol == BootProtocol::firmware) {
+        MUST(state.mode == StartState::Mode::reset_vector && state.firmware);
+        MUST(state.firmware->address.raw() + state.firmware->length == 4 * gib);
+        MUST(state.firmware->alias_length <= state.firmware->length);
+        return;
+    }
     MUST(state.mode != StartState::Mode::reset_vector && !state.firmware);
     MUST(state.rip < 4 * gib);
     MUST((state.cr0 & 1) != 0);

@@ -10,6 +10,7 @@ namespace {
 
 struct Bench : fuzz::BenchBase {
     static constexpr u64 span = 3;
+    static constexpr bool same_deadline = false;
     static constexpr bool reset_forgets = false;  // time and memory have a battery
     Device& device() { return chip; }
     u64 signal(u8 what, u64 value) {

@@ -21,7 +21,7 @@ constexpr Traits has_modrm = bit<Traits>(0), imm8 = bit<Traits>(1),
                      bit<Traits>(13),  // LOCK allowed if the destination is memory; groups: see may_lock()
     memory_only = bit<Traits>(14), register_only = bit<Traits>(15);
 
-constexpr std::array<Traits, 256> make_one_byte_map() {
+consteval std::array<Traits, 256> make_one_byte_map() {
     std::array<Traits, 256> map{};
     const auto set = [&map](unsigned first, unsigned last, Traits traits) {
         for (unsigned i = first; i <= last; ++i) map[i] = traits;
@@ -102,7 +102,7 @@ constexpr std::array<Traits, 256> make_one_byte_map() {
     return map;
 }
 
-constexpr std::array<Traits, 256> make_0f_map() {
+consteval std::array<Traits, 256> make_0f_map() {
     std::array<Traits, 256> map{};
     const auto set = [&map](unsigned first, unsigned last, Traits traits) {
         for (unsigned i = first; i <= last; ++i) map[i] = traits;
