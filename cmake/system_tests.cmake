@@ -15,6 +15,16 @@ foreach(source ${guest_sources})
     COMMENT "Assembling guest ${name}")
   list(APPEND guest_binaries ${output})
 endforeach()
+# The guest that measures.
+set(bench_source ${PROJECT_SOURCE_DIR}/tests/bench)
+set(bench_guest ${PROJECT_BINARY_DIR}/tests/bench/exits.bin)
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bench)
+add_custom_command(
+  OUTPUT ${bench_guest}
+  COMMAND ${CMAKE_ASM_NASM_COMPILER} -f bin -Wall -Werror -I ${bench_source}/ -o ${bench_guest} ${bench_source}/exits.asm
+  DEPENDS ${bench_source}/exits.asm ${bench_source}/exits.inc
+  COMMENT "Assembling the measuring guest")
+list(APPEND guest_binaries ${bench_guest})
 add_custom_target(test_guests ALL DEPENDS ${guest_binaries})
 include(${CMAKE_CURRENT_LIST_DIR}/guest_programs.cmake)
 
@@ -57,3 +67,10 @@ add_system_test(guests MACHINES skylake epyc COST 60)
 # A guest of 3.25 GiB: across the hole. Without the argument it has 5 GiB, which takes half as long again.
 add_system_test(big_memory MACHINES epyc skylake ARGUMENTS 3328 TIMEOUT 900 COST 200)
 add_system_test(inmate MACHINES skylake epyc COST 70)
+
+# What operations cost a guest, in instructions, which the emulators count exactly.
+foreach(machine skylake epyc)
+  add_test(NAME bench.${machine} COMMAND /usr/bin/python3 ${bench_source}/bench.py --check ${machine})
+  set_tests_properties(bench.${machine} PROPERTIES TIMEOUT 300 COST 30 LABELS system
+                       ENVIRONMENT "BULKHEAD_BUILD=${PROJECT_BINARY_DIR};PYTHONUNBUFFERED=1")
+endforeach()
