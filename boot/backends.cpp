@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/cpu/svm_cpu.hpp"
@@ -85,6 +86,12 @@ class VmxFactory final : public BackendFactory {
         if (auto prepared = (*backend)->prepare(host_state_of_this_core(compartment)); !prepared) {
             return std::unexpected(prepared.error());
         }
+        constexpr u32 too_many_cr3_targets = 300;
+        if (injected(Fault::vm_entry) && parameters.vm_number == 1) {
+            (void)bulkhead_vmptrld(vmcs->physical.raw());
+            vmcs::write(vmcs::cr3_target_count, too_many_cr3_targets);
+            (void)bulkhead_vmclear(vmcs->physical.raw());
+        }
         return *backend;
     }
 
@@ -131,11 +138,13 @@ class SvmFactory final : public BackendFactory {
         if (!extended) return std::unexpected(extended.error());
         const u32 number = parameters.vm_number * 16u + parameters.vcpu_number;
         const u32 usable = capabilities_.asid_count - 1;
+        const bool breaks = injected(Fault::vm_entry) && parameters.vm_number == 1;
+        constexpr HostPhysical beyond_all_memory{low_mask(52) & ~low_mask(12)};
         auto backend = arena.create<svm::Backend>(
             svm::Backend::Parameters{.capabilities = capabilities_,
                                      .vmcb = reinterpret_cast<svm::Vmcb*>(vmcb->base),
                                      .vmcb_physical = vmcb->physical,
-                                     .io_permissions = io->physical,
+                                     .io_permissions = breaks ? beyond_all_memory : io->physical,
                                      .msr_permissions = msrs->base,
                                      .msr_permissions_physical = msrs->physical,
                                      .nested_root = parameters.nested_root,

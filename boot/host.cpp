@@ -45,15 +45,6 @@ u64 HostMachine::wall_clock() const {
     return wall_clock_ + (cpu::read_tsc() - wall_clock_tsc_) / hz_;
 }
 
-bool StormGuard::strikes(u64 tsc) {
-    constexpr u32 most_in_a_second = 100'000;
-    if (tsc - window_start_ > hz_) {
-        window_start_ = tsc;
-        count_ = 0;
-    }
-    return ++count_ == most_in_a_second;
-}
-
 namespace {
 
 struct IsaRoute {

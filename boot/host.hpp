@@ -14,6 +14,7 @@
 #include "kernel/log/logger.hpp"
 #include "kernel/mem/unit_allocator.hpp"
 #include "kernel/sync/lock.hpp"
+#include "kernel/sync/storm_guard.hpp"
 #include "vmm/physical_machine.hpp"
 
 namespace bulkhead {
@@ -49,19 +50,6 @@ class HostMachine final : public PhysicalMachine {
     u64 hz_ = 0;
     u64 wall_clock_ = 0;
     u64 wall_clock_tsc_ = 0;
-};
-
-// Counts interrupts; more than 100000 within a second are a storm.
-class StormGuard {
-  public:
-    explicit constexpr StormGuard(u64 tsc_hz) : hz_(tsc_hz) {}
-    // For each interrupt: true once, when it has become a storm.
-    [[nodiscard]] bool strikes(u64 tsc);
-
-  private:
-    u64 hz_;
-    u64 window_start_ = 0;
-    u32 count_ = 0;
 };
 
 // All of it is made by boot_main() and lives for ever.

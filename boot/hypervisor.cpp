@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <array>
 
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "boot/backends.hpp"
 #include "boot/cores.hpp"
+#include "boot/fault_injection.hpp"
 #include "boot/kernel_space.hpp"
+#include "boot/machine_events.hpp"
 #include "boot/serial_lines.hpp"
 #include "boot/version.hpp"
 #include "drivers/rtc.hpp"
@@ -313,6 +316,7 @@ void run_hypervisor(Host& host) {
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);
+    if (injected(Fault::core_asleep)) leave_cores_asleep(bit(1));
     start_cores(host, run_guests);
     read_config();
     apply_host_config();
@@ -338,12 +342,16 @@ void run_hypervisor(Host& host) {
     for (;;) {
         bool busy = serve_console();
         watch_cores(host.log);
+        watch_machine(host);
         busy = manager->attend() || busy;
         const u64 now = host.machine.tsc();
         // While a serial line is at work its FIFO of 16 bytes wants to be looked after.
         const bool lines_at_work = serial_lines->in_use() || !host.console.ready_to_send();
         const u64 back = now + (lines_at_work ? slice / 10 : slice);
         const bool ran = manager->run_core(0, back);
+        if constexpr (fault_injection) {
+            if (!busy) inject_next_fault(host);
+        }
         // Interrupts that came while the guest ran are taken here.
         if (ran || busy) {
             cpu::take_interrupts();

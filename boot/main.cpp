@@ -4,6 +4,7 @@
 
 #include "arch/x86/cpu/control_registers.hpp"
 #include "arch/x86/cpu/descriptor_tables.hpp"
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "boot/host.hpp"
@@ -61,6 +62,7 @@ class PanicOutput final : public Sink {
   public:
     void write(std::string_view text) override {
         uart.write(text);
+        if (uart.stuck()) uart.flush();
         if (vga_text.ready()) vga_text->write(text);
         if (framebuffer_console.ready()) framebuffer_console->write(text);
     }
@@ -181,10 +183,37 @@ HostVirtual map_or_null(HostPhysical start, u64 length) {
     return mapped ? *mapped : HostVirtual(0);
 }
 
+#ifdef BULKHEAD_FAULT_INJECTION
+// Shows ACPI tables otherwise than they are.
+class AcpiWindow final : public PhysicalReader {
+  public:
+    explicit AcpiWindow(unsigned number) : window_(number) {}
+    std::optional<Bytes> read(HostPhysical start, u64 length) override {
+        constexpr u64 most_low_memory = mib;
+        if (injected(Fault::no_rsdp) && start.raw() < most_low_memory) return std::nullopt;
+        const auto bytes = window_.read(start, length);
+        if (!injected(Fault::bad_madt) || !bytes || length > sizeof copy_ || length < 5 ||
+            std::memcmp(bytes->data(), "APIC", 4) != 0)
+            return bytes;
+        std::memcpy(copy_, bytes->data(), length);
+        copy_[length - 1] ^= 1;
+        return Bytes(copy_, length);
+    }
+    void close() { window_.close(); }
+
+  private:
+    PhysicalWindow window_;
+    static inline u8 copy_[1024];
+};
+#else
+using AcpiWindow = PhysicalWindow;
+#endif
+
 void read_acpi_tables() {
     if (options->acpi) {
-        PhysicalWindow window(0);
-        if (auto read = read_acpi(window, boot_info->rsdp, *acpi); !read)
+        AcpiWindow window(0);
+        if (auto read = read_acpi(window, injected(Fault::no_rsdp) ? Bytes() : Bytes(boot_info->rsdp), *acpi);
+            !read)
             logger->error("{}", read.error().text.view());
         window.close();
         for (const auto& note : acpi->notes) logger->warning("{}", note.view());
@@ -195,8 +224,12 @@ void read_acpi_tables() {
 }
 
 // Acknowledges what nobody handles; a spurious interrupt is not in service and wants no acknowledgement.
+void on_spurious_interrupt(void*) {
+    count_spurious_interrupt();
+}
+
 void on_unexpected_interrupt(Vector vector) {
-    if (vector != host_vector::spurious && local_apic.in_service(vector)) local_apic.end_of_interrupt();
+    if (local_apic.in_service(vector)) local_apic.end_of_interrupt();
 }
 
 void on_apic_error(void*) {
@@ -211,9 +244,14 @@ void on_apic_error(void*) {
     if (!page) return std::unexpected(page.error());
     if (auto r = local_apic.initialize(*page); !r) return r;
     set_unexpected_interrupt_handler(on_unexpected_interrupt);
+    set_interrupt_handler(host_vector::spurious, on_spurious_interrupt, nullptr);
     set_interrupt_handler(host_vector::apic_error, on_apic_error, nullptr);
     if (auto r = local_apic.enable_on_this_core(); !r) return r;
     if (auto r = local_apic.calibrate_timer(tsc_hz); !r) return r;
+    if (local_apic.deadline_is_silent())
+        logger->warning(
+            "HV-E027: the local APIC's TSC-deadline timer does not interrupt; its one-shot mode serves "
+            "instead");
     core_data(0).apic_id = local_apic.id();
     for (const AcpiProcessor& processor : acpi->processors) {
         if (processor.apic_id == core_data(0).apic_id) core_data(0).acpi_id = processor.uid;
@@ -247,10 +285,18 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
 
     const auto information_read = read_boot_information(magic, HostPhysical(information));
     *options = parse_host_options(boot_info->command_line);
+#ifdef BULKHEAD_FAULT_INJECTION
+    injected_faults = options->faults;
+#endif
     if (options->on_panic == HostOptions::OnPanic::reset) panic_settings.reset = reset_machine;
     open_serial_console();
     open_screen();
     logger->info("Bulkhead {}", version);
+    if (uart.stuck())
+        logger->error(
+            "HV-E005: the console's UART takes no characters; the log goes to memory and the screen until it "
+            "does, "
+            "check the terminal's flow control");
     log_option_complaints();
     require(information_read);
     require(check(*boot_info, image_begin(), image_finish()));

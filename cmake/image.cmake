@@ -15,6 +15,9 @@ set(image_flags
     -fno-omit-frame-pointer -ffunction-sections -fdata-sections
     -fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing
     -Wframe-larger-than=2048)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  list(APPEND image_flags -DBULKHEAD_FAULT_INJECTION) # kernel/bootinfo/fault_injection.hpp
+endif()
 # Rooms and files of which nothing runs on an exit, but at boot or at the operator's pace: small rather than fast.
 set(cold_rooms boot drivers kernel/bootinfo kernel/log kernel/smp vmm/config vmm/console vmm/loader)
 set(cold_files

@@ -35,10 +35,13 @@ class LocalApic {
     bool send_startup(u32 apic_id, u8 page);
 
     // The timer, one shot at a time, in TSC ticks of the host. Calibrates where there is no TSC-deadline
-    // mode, which takes about 2 ms; on the first core only. Then enable_timer() on each core.
+    // mode, or where that turns out not to interrupt, which takes about 2 ms; on the first core only, with
+    // interrupts disabled. Then enable_timer() on each core.
     [[nodiscard]] Result<> calibrate_timer(u64 tsc_hz);
     void enable_timer(Vector vector);
     [[nodiscard]] bool has_tsc_deadline() const { return tsc_deadline_; }
+    // The processor has that mode, but it does not interrupt; the one-shot mode takes its place.
+    [[nodiscard]] bool deadline_is_silent() const { return deadline_silent_; }
     // Fires once, at or shortly after `deadline`, at once if it has passed. Replaces what was armed. A
     // deadline beyond what the counter can hold fires early: the caller looks at the clock and arms again.
     void arm_timer(u64 deadline);
@@ -51,10 +54,12 @@ class LocalApic {
     [[nodiscard]] u32 read(u32 offset) const;
     void write(u32 offset, u32 value);
     bool send_command(u32 apic_id, u32 low);
+    [[nodiscard]] bool deadline_interrupts();
 
     HostVirtual page_{};
     bool x2apic_ = false;
     bool tsc_deadline_ = false;
+    bool deadline_silent_ = false;
     u64 tsc_hz_ = 0;
     u64 timer_hz_ = 0;
 };

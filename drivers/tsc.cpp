@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 
 namespace bulkhead::drivers {
@@ -28,7 +29,7 @@ struct Reference {
 
 u32 read_pm_timer(Port port, u64& before, u64& after) {
     before = cpu::read_tsc_ordered();
-    const u32 value = cpu::in32(port);
+    const u32 value = injected(Fault::pm_timer_silent) ? 0 : cpu::in32(port);
     after = cpu::read_tsc_ordered();
     return value;
 }
@@ -94,7 +95,9 @@ struct Sample {
         if (!sample) return std::nullopt;
         // On a machine that is disturbed all the time the demands fall.
         const u64 tolerated = 1'000 + 1'000 * i;
-        if (sample->uncertainty <= tolerated) samples[count++] = sample->hz;
+        if (sample->uncertainty > tolerated) continue;
+        samples[count] = injected(Fault::tsc_unstable) ? sample->hz / 8 * (8 + count) : sample->hz;
+        ++count;
     }
     if (count < samples_wanted) return std::nullopt;
     std::sort(std::begin(samples), std::end(samples));

@@ -1,5 +1,8 @@
 #include "drivers/uart_16550.hpp"
 
+#include <algorithm>
+
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 
 namespace bulkhead::drivers {
@@ -18,33 +21,37 @@ constexpr u8 data_ready = bit<u8>(0), transmitter_ready = bit<u8>(5), transmitte
 
 constexpr u64 assumed_tsc_hz = 3'000'000'000;
 constexpr u8 absent = 0xFF;
-constexpr u32 transmitter_looks = 50'000;
 
 }  // namespace
 
-bool Uart16550::wait_for(u8 line_status_bits, u32 least_looks) {
+bool Uart16550::shows(u8 line_status_bits) {
+    u8 status = cpu::in8(port(line_status));
+    if (injected(Fault::uart_stuck) && present_) status &= ~(transmitter_ready | transmitter_empty);
+    return status != absent && (status & line_status_bits) == line_status_bits;
+}
+
+bool Uart16550::wait_for(u8 line_status_bits, u32 milliseconds) {
     const u64 hz = tsc_hz_ != 0 ? tsc_hz_ : assumed_tsc_hz;
-    // 10 bits a byte; twice the time of a full FIFO and the shift register, at least 10 ms.
+    // 10 bits a byte; at a low speed twice the time of a full FIFO and the shift register.
     const u64 fifo_ticks = scale(hz, 2u * 10u * (fifo_size_ + 1u), baud_);
-    const u64 limit = fifo_ticks > hz / 100 ? fifo_ticks : hz / 100;
+    const u64 limit = std::max(fifo_ticks, scale(hz, milliseconds, 1000));
     const u64 start = cpu::read_tsc();
-    for (u32 looks = 0; looks < least_looks || cpu::read_tsc() - start < limit; ++looks) {
-        const u8 status = cpu::in8(port(line_status));
-        if (status != absent && (status & line_status_bits) == line_status_bits) return true;
+    do {
+        if (shows(line_status_bits)) return true;
         cpu::pause();
-    }
-    return false;
+    } while (cpu::read_tsc() - start < limit);
+    return shows(line_status_bits);
 }
 
 bool Uart16550::loops_back(u8 value) {
     cpu::out8(port(data), value);
-    return wait_for(data_ready, 1) && cpu::in8(port(data)) == value;
+    return wait_for(data_ready, patience) && cpu::in8(port(data)) == value && !injected(Fault::uart_absent);
 }
 
 bool Uart16550::initialize(Port base, u32 baud) {
     base_ = base;
     present_ = false;
-    stuck_ = false;
+    stuck_ = gave_up_ = false;
     room_ = 0;
     fifo_size_ = 16;
     baud_ = baud == 0 || baud > clock_hz ? clock_hz : baud;
@@ -52,7 +59,7 @@ bool Uart16550::initialize(Port base, u32 baud) {
     // Bits 4-7 of interrupt enable are zero in every 8250 to 16550A; an empty slot reads as ones.
     if ((cpu::in8(port(interrupt_enable)) & 0xF0) != 0) return false;
     // The boot loader's last words may still be on their way.
-    (void)wait_for(transmitter_empty, 1);
+    (void)wait_for(transmitter_empty, patience);
 
     cpu::out8(port(interrupt_enable), 0);
     const auto divisor = static_cast<u16>(clock_hz / baud_);
@@ -77,29 +84,41 @@ bool Uart16550::initialize(Port base, u32 baud) {
     return true;
 }
 
-bool Uart16550::ready_to_send() {
-    if (!present_) return false;
-    if (room_ == 0) {
-        const u8 status = cpu::in8(port(line_status));
-        if (status == absent || (status & transmitter_ready) == 0) return false;
-        room_ = fifo_size_;
-        stuck_ = false;
-    }
+bool Uart16550::has_room() {
+    if (room_ != 0) return true;
+    if (!shows(transmitter_ready)) return false;
+    room_ = fifo_size_;
+    stuck_ = gave_up_ = false;
     return true;
 }
 
-void Uart16550::put(u8 byte) {
-    if (!ready_to_send()) {
-        // Once found stuck it gets a look, not another wait, for each byte.
-        if (!present_ || stuck_ || !wait_for(transmitter_ready, transmitter_looks)) {
-            stuck_ = present_;
-            ++dropped_;
-            return;
-        }
-        room_ = fifo_size_;
-    }
+void Uart16550::send(u8 byte) {
     cpu::out8(port(data), byte);
     --room_;
+}
+
+bool Uart16550::ready_to_send() {
+    if (!present_) return false;
+    while (tail_ != head_ && has_room()) send(queue_[tail_++ % queue_size]);
+    return tail_ == head_ && has_room();
+}
+
+void Uart16550::put(u8 byte) {
+    if (!present_) {
+        ++dropped_;
+        return;
+    }
+    if (ready_to_send()) return send(byte);
+    // One wait; once found stuck the transmitter gets a look, not another wait, for each byte.
+    if (!stuck_) {
+        if (wait_for(transmitter_ready, patience) && ready_to_send()) return send(byte);
+        stuck_ = !has_room();
+    }
+    if (head_ - tail_ == queue_size) {
+        ++dropped_;
+        return;
+    }
+    queue_[head_++ % queue_size] = byte;
 }
 
 void Uart16550::write(std::string_view text) {
@@ -110,14 +129,21 @@ void Uart16550::write(std::string_view text) {
 }
 
 std::optional<u8> Uart16550::receive() {
-    if (!present_) return std::nullopt;
-    const u8 status = cpu::in8(port(line_status));
-    if (status == absent || (status & data_ready) == 0) return std::nullopt;
+    if (!present_ || !shows(data_ready)) return std::nullopt;
+#ifdef BULKHEAD_FAULT_INJECTION
+    (void)injected_faults.take(Fault::uart_stuck);
+#endif
     return cpu::in8(port(data));
 }
 
 void Uart16550::flush() {
-    if (present_ && !stuck_) (void)wait_for(transmitter_empty, transmitter_looks);
+    if (!present_ || gave_up_) return;
+    while (!ready_to_send()) {
+        if (wait_for(transmitter_ready, last_patience)) continue;
+        gave_up_ = true;
+        return;
+    }
+    (void)wait_for(transmitter_empty, patience);
 }
 
 void Uart16550::enable_receive_interrupt() {

@@ -6,7 +6,8 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::string_view known = "console baud loglevel screen panic maxcpus acpi";
+constexpr std::string_view known = fault_injection ? "console baud loglevel screen panic maxcpus acpi inject"
+                                                   : "console baud loglevel screen panic maxcpus acpi";
 
 // Decimal, 1 to 6 digits.
 std::optional<u32> parse_number(std::string_view text) {
@@ -97,6 +98,16 @@ HostOptions parse_host_options(std::string_view command_line) {
             continue;
         }
         const std::string_view value = equals == std::string_view::npos ? "" : word.substr(equals + 1);
+        if (fault_injection && name == "inject") {
+            const auto faults = parse_faults(value);
+            if (faults) {
+                options.faults = *faults;
+            } else {
+                complain(options,
+                         fail(boot_error::bad_option, name, value.substr(0, 40), faults.error().text));
+            }
+            continue;
+        }
         if (const std::string_view why = set(options, name, value); !why.empty()) {
             complain(options, fail(boot_error::bad_option, name, value.substr(0, 40), why));
         }

@@ -5,6 +5,7 @@
 
 #include "kernel/base/fixed_string.hpp"
 #include "kernel/base/fixed_vector.hpp"
+#include "kernel/bootinfo/fault_injection.hpp"
 #include "kernel/log/log_ring.hpp"
 
 namespace bulkhead {
@@ -21,6 +22,7 @@ struct HostOptions {
     OnPanic on_panic = OnPanic::halt;     // panic=halt|reset
     u32 max_cpus = 256;                   // maxcpus=1..256
     bool acpi = true;                     // acpi=on|off
+    FaultSet faults;                      // inject=FAULT[,FAULT...]: debug builds only
 
     // Options that were not understood, as lines to log. Further ones are only counted.
     FixedVector<FixedString<160>, 4> complaints;

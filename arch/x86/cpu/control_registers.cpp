@@ -1,6 +1,7 @@
 #include "arch/x86/cpu/control_registers.hpp"
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/paging/format.hpp"
 #include "arch/x86/regs/control.hpp"
 #include "arch/x86/regs/msr.hpp"
@@ -32,6 +33,7 @@ Result<> configure_core() {
     if ((leaf7.ebx & cpuid::leaf7_ebx::smap) != 0) value |= cr4::smap;
     if ((leaf7.ecx & cpuid::leaf7_ecx::umip) != 0) value |= cr4::umip;
     cpu::write_cr4(value);
+    enable_machine_checks();
     return {};
 }
 

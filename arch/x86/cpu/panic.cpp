@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/cpu/stacks.hpp"
 
@@ -221,7 +222,8 @@ void panic_on_trap(const TrapFrame& f) {
     if ((f.vector == 8 || f.vector == 14) && hit && hit->guard) {
         Lines()("HV-E013: stack overflow of the {} stack of CPU {}; report this", hit->name, hit->cpu);
     } else if (f.vector == 18) {
-        Lines()("HV-E012: machine check; the hardware reports an uncorrectable error");
+        Lines()("HV-E012: machine check; the hardware reports an uncorrectable error, have it examined");
+        if (panic_settings.output != nullptr) print_fatal_machine_check(*panic_settings.output);
     } else {
         Lines()("HV-E009: unexpected exception in the hypervisor; report this");
     }

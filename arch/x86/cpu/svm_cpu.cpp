@@ -1,5 +1,6 @@
 #include "arch/x86/cpu/svm_cpu.hpp"
 
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/regs/control.hpp"
@@ -27,7 +28,8 @@ Result<svm::Capabilities> detect_svm() {
     auto capabilities = svm::read_capabilities(leaves);
     if (!capabilities) return capabilities;
     // A processor or emulator without VM_CR has nothing that could forbid it.
-    const auto vm_cr = cpu::read_msr_safe(msr::vm_cr);
+    const auto vm_cr =
+        injected(Fault::svm_locked) ? std::optional(bit(3) | bit(4)) : cpu::read_msr_safe(msr::vm_cr);
     if (!vm_cr) return capabilities;
     const auto decision = svm::decide_vm_cr(*vm_cr);
     if (!decision) return std::unexpected(decision.error());

@@ -1,6 +1,7 @@
 #include "arch/x86/cpu/traps.hpp"
 
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 
@@ -11,6 +12,8 @@ struct Handler {
     InterruptHandler function = nullptr;
     void* context = nullptr;
 };
+
+constexpr u64 machine_check_vector = 18;
 
 Handler handlers[256];
 void (*unexpected_handler)(Vector) = nullptr;
@@ -60,12 +63,17 @@ void dispatch_interrupt(Vector vector) {
         return;
     }
     ++counters->unexpected_interrupts;
+    counters->last_unexpected = vector.raw();
     if (unexpected_handler != nullptr) unexpected_handler(vector);
 }
 
 void dispatch_nmi() {
     ++counters->nmis;
     if (nmi_handler == nullptr || !nmi_handler()) ++counters->unclaimed_nmis;
+}
+
+void count_spurious_interrupt() {
+    ++counters->spurious_interrupts;
 }
 
 TrapCounters trap_counters(u32 cpu) {
@@ -78,6 +86,8 @@ extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
     } else if (frame->vector == 2) {
         if (panic_in_progress()) freeze_for_panic(*frame);
         dispatch_nmi();
+    } else if (frame->vector == machine_check_vector && survive_machine_check()) {
+        ++counters->machine_checks;
     } else if (!fix_up(*frame)) {
         panic_on_trap(*frame);
     }

@@ -30,10 +30,15 @@ void dispatch_nmi();
 struct TrapCounters {
     u64 interrupts = 0;             // through the IDT or dispatch_interrupt()
     u64 unexpected_interrupts = 0;  // of those, with no handler
+    u8 last_unexpected = 0;         // the vector of the last of these
+    u64 spurious_interrupts = 0;    // by count_spurious_interrupt()
     u64 nmis = 0;
     u64 unclaimed_nmis = 0;
-    u64 fixups = 0;  // faults of guarded instructions: rdmsr of what does not exist, probe_read()
+    u64 machine_checks = 0;  // that were survived
+    u64 fixups = 0;          // faults of guarded instructions: rdmsr of what does not exist, probe_read()
 };
 [[nodiscard]] TrapCounters trap_counters(u32 cpu);
+// For the handler of the local APIC's spurious vector, which is never in service and not acknowledged.
+void count_spurious_interrupt();
 
 }  // namespace bulkhead

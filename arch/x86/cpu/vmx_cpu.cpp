@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "arch/x86/cpu/descriptor_tables.hpp"
+#include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/regs/control.hpp"
@@ -23,7 +24,8 @@ Result<vmx::Capabilities> detect_vmx() {
 }
 
 Result<> enable_vmx(const vmx::Capabilities& capabilities, HostPhysical region, u8* region_address) {
-    const auto decision = vmx::decide_feature_control(cpu::read_msr(msr::feature_control));
+    const auto decision = vmx::decide_feature_control(
+        injected(Fault::vmx_locked) ? vmx::feature_control::locked : cpu::read_msr(msr::feature_control));
     if (!decision) return std::unexpected(decision.error());
     if (decision->write) cpu::write_msr(msr::feature_control, decision->value);
 
@@ -36,7 +38,9 @@ Result<> enable_vmx(const vmx::Capabilities& capabilities, HostPhysical region, 
     std::memset(region_address, 0, page_size);
     std::memcpy(region_address, &capabilities.revision, sizeof capabilities.revision);
     cpu::write_cr4(control4);
-    const VmxResult result = bulkhead_vmxon(region.raw());
+    const bool breaks = injected(cpu_index() == 0 ? Fault::vmxon : Fault::core_vmxon) && cpu_index() != 1;
+    // A region that is not aligned: VMfailInvalid.
+    const VmxResult result = bulkhead_vmxon(region.raw() + (breaks ? 1 : 0));
     if (result == VmxResult::succeed) return {};
     cpu::write_cr4(control4 & ~cr4::vmxe);
     return fail("HV-E206: VMXON failed on this core (region {}); the core stays offline", region);

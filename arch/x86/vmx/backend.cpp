@@ -226,6 +226,11 @@ void Backend::reset() {
 
 void Backend::explain(Sink& sink) const {
     using namespace vmcs;
+    // First what is wrong: whoever keeps this text may have little room for it.
+    print_entry_violations({.capabilities = capabilities_,
+                            .physical_bits = parameters_.physical_bits,
+                            .virtual_tpr = static_cast<u8>(cr8() << 4)},
+                           sink);
     const u32 reason = vmcs::read(exit_reason);
     print(sink, "exit reason {:#x}, qualification {:#x}; last VM-instruction error {}: {}\n", reason,
           vmcs::read(exit_qualification), vmcs::read(vm_instruction_error),
@@ -237,10 +242,6 @@ void Backend::explain(Sink& sink) const {
     print(sink, "RIP {:#x} RFLAGS {:#x} CR0 {:#x} CR3 {:#x} CR4 {:#x} EFER {:#x}\n", vmcs::read(guest_rip),
           vmcs::read(guest_rflags), vmcs::read(guest_cr0), vmcs::read(guest_cr3), vmcs::read(guest_cr4),
           vmcs::read(guest_efer));
-    print_entry_violations({.capabilities = capabilities_,
-                            .physical_bits = parameters_.physical_bits,
-                            .virtual_tpr = static_cast<u8>(cr8() << 4)},
-                           sink);
 }
 
 }  // namespace bulkhead::vmx

@@ -1,0 +1,77 @@
+#include "boot/fault_injection.hpp"
+
+#ifdef BULKHEAD_FAULT_INJECTION
+
+#include "arch/x86/cpu/injected_faults.hpp"
+#include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/machine_check.hpp"
+#include "arch/x86/cpu/panic.hpp"
+#include "boot/kernel_space.hpp"
+#include "drivers/vectors.hpp"
+
+namespace bulkhead {
+namespace {
+
+using namespace machine_check;
+
+constexpr Vector nobodys_vector{0x61};
+bool announced = false;
+
+void access(u64 address) {
+    *reinterpret_cast<volatile u8*>(address) = 0;
+}
+
+// Deeper than any stack. Not a tail call: something is left to do behind it.
+[[gnu::noinline]] u64 recurse(u64 depth) {
+    volatile u8 frame[512];
+    frame[depth % sizeof frame] = static_cast<u8>(depth);
+    return depth == 0 ? 0 : recurse(depth - 1) + frame[depth % sizeof frame];
+}
+
+void raise_machine_check(HostPhysical page) {
+    injected_bank = {.status = valid | uncorrected | enabled | address_valid, .address = page.raw()};
+    asm volatile("int $18" : : : "memory");
+}
+
+void strike(Fault fault, Host& host) {
+    switch (fault) {
+        case Fault::unexpected_interrupt:
+            (void)host.local_apic.send(host.local_apic.id(), nobodys_vector);
+            break;
+        // Like a real one, it is not in service.
+        case Fault::spurious_interrupt: asm volatile("int %0" : : "i"(host_vector::spurious.raw())); break;
+        case Fault::nmi: (void)host.local_apic.send_nmi(host.local_apic.id()); break;
+        case Fault::corrected_machine_check: injected_bank = {.status = valid | enabled}; break;
+        case Fault::interrupt_storm:
+            for (u32 i = 0; i < StormGuard::most_in_a_second + 1; ++i)
+                asm volatile("int %0" : : "i"(host_vector::console_uart.raw()) : "memory");
+            break;
+        case Fault::general_protection: access(bit(63)); break;  // not canonical
+        case Fault::page_fault: access(page_size); break;        // nothing is mapped low
+        case Fault::invalid_opcode: asm volatile("ud2"); break;
+        // The page fault's frame cannot be pushed, either.
+        case Fault::double_fault: asm volatile("movl $0x1800, %%esp; push %%rax" : : : "memory"); break;
+        case Fault::stack_overflow: (void)recurse(100'000); break;
+        case Fault::assertion: BULKHEAD_ASSERT(host.tsc.hz == 0); break;
+        case Fault::machine_check: raise_machine_check(image_begin()); break;
+        default: break;
+    }
+}
+
+}  // namespace
+
+void inject_next_fault(Host& host) {
+    for (auto i = static_cast<u8>(Fault::unexpected_interrupt); i < static_cast<u8>(Fault::count); ++i) {
+        const auto fault = static_cast<Fault>(i);
+        if (!injected_faults.has(fault)) continue;
+        // Announced in one turn, done in the next: the line is out by then.
+        announced = !announced;
+        if (announced) return host.log.warning("injecting: {}", name_of(fault));
+        (void)injected_faults.take(fault);
+        return strike(fault, host);
+    }
+}
+
+}  // namespace bulkhead
+
+#endif

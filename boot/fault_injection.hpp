@@ -1,0 +1,12 @@
+// The faults of inject= that strike while the hypervisor runs. Debug builds only.
+#pragma once
+
+#include "boot/host.hpp"
+
+namespace bulkhead {
+
+// Announces the next fault, or makes the one that was announced strike, until none is left. To be called when
+// the console has nothing to do, so that all that was to be said has been said.
+void inject_next_fault(Host& host);
+
+}  // namespace bulkhead

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Faults around the hypervisor, which the debug build (build-debug, made by scripts/test) provokes by inject=: each is
+named in one line with a code, and costs no more than it must. Skipped where that build is missing.
+usage: injected_faults.py MACHINE"""
+
+import os
+import re
+
+import support
+from support import System, check
+
+IMAGE = os.path.join(support.ROOT, "build-debug", "bulkhead.elf")
+HALTED = r"Bulkhead \S+ is halted\.?\r\n"
+
+# Faults with which nothing can go on, and all that is said of them.
+HALTS = {
+    "skylake": (
+        ("vmx-locked", r"error: HV-E201: VT-x is switched off and locked by the firmware \(IA32_FEATURE_CONTROL 0x1\); "
+                       r"enable VT-x in the firmware setup\r\n"),
+        ("vmxon", r"error: HV-E206: VMXON failed on this core \(region 0x[0-9a-f]+\); the core stays offline\r\n"),
+    ),
+    "epyc": (
+        # Before it comes to that, a firmware table that is corrupt is left out.
+        ("svm-locked,bad-madt", r"error: HV-E122: ACPI table APIC at 0x[0-9a-f]+: its checksum is wrong; going on without "
+                                r"it, update the firmware\r\n(?s:.*)error: HV-E223: AMD-V is disabled by the firmware \(VM_CR\.SVMDIS is locked\); enable SVM or "
+                       r"[^\r\n]*firmware setup\r\n"),
+        ("tsc-unstable", r"error: HV-E007: the TSC's frequency cannot be measured: neither PM timer nor PIT gives steady "
+                         r"time; check the firmware setup\r\n"),
+        ("timer-silent", r"error: HV-E022: the local APIC's timer does not run \(0 Hz\); report this machine\r\n"),
+    ),
+}
+
+UNEXPECTED = r"HV-E009: unexpected exception in the hypervisor; report this\r\n"
+OVERFLOW = r"HV-E013: stack overflow of the main stack of CPU 0; report this\r\n"
+# Faults that end in a panic: the lines it begins with, and the stack it names.
+PANICS = {
+    "general-protection": (UNEXPECTED + r"  #GP general protection \(vector 13\), error code 0x0,", "main stack of CPU 0"),
+    "page-fault": (UNEXPECTED + r"  #PF page fault \(vector 14\), error code 0x2, CR2 0x0000000000001000\r\n",
+                   "main stack of CPU 0"),
+    "invalid-opcode": (UNEXPECTED + r"  #UD invalid opcode \(vector 6\), error code 0x0,", "main stack of CPU 0"),
+    "double-fault": (UNEXPECTED + r"  #DF double fault \(vector 8\), error code 0x0,", r"none of ours \(RSP 0x1800\)"),
+    "stack-overflow": (OVERFLOW, "guard page below the main stack of CPU 0|main stack of CPU 0"),
+    "machine-check": (r"HV-E012: machine check; the memory at 0x[0-9a-f]+ has an uncorrectable error, have it examined\r\n",
+                      "main stack of CPU 0"),
+    "assertion": (r"HV-E010: assertion failed: [^\r\n]*, [^\r\n]*fault_injection\.cpp:\d+\r\n", "main stack of CPU 0"),
+}
+
+ONE_VM = """\
+[vm.echo]
+kernel = "echo"
+memory.max = "8M"
+"""
+CONFIG = """\
+[vm.first]
+kernel = "echo"
+memory.max = "8M"
+
+[vm.no-entry]
+kernel = "echo"
+memory.max = "8M"
+
+[vm.last]
+kernel = "echo"
+memory.max = "8M"
+
+[vm.spin]
+kernel = "spin"
+memory.max = "8M"
+autostart = false
+"""
+MODULES = [(support.guest(name), name) for name in ("echo", "spin")]
+
+
+def boot(machine, faults, config=CONFIG, modules=MODULES, options="", **machine_options):
+    return System(machine, modules, config, options=f"inject={faults} {options}".strip(), image=IMAGE, memory=256,
+                  **machine_options)
+
+
+def halts(machine, fault, message):
+    with boot(machine, fault) as system:
+        system.expect(message)
+        system.expect(HALTED)
+        check(support.PROMPT not in system.machine.text() and "started" not in system.machine.text(),
+              f"{fault}: one line, then halted")
+
+
+def panics(machine, fault, with_faults="", options="", **machine_options):
+    begin, stack = PANICS[fault]
+    with boot(machine, fault + with_faults, ONE_VM, MODULES[:1], options, **machine_options) as system:
+        system.expect(r"injecting: " + fault)
+        system.expect(r"\r\n" + begin)
+        at = system.machine.position
+        system.expect(r"Resetting the machine\.\r\n" if "reset" in options else r"All cores are stopped\.\r\n")
+        dump = system.machine.text()[at:]
+        check(re.search(r"  stack: [^\r\n]*(" + stack + ")", dump), f"{fault}: the panic has its line and names the stack")
+        check(re.search(r"0x[0-9a-f]{16} [^\r\n]*(strike|inject_next_fault|recurse|watch_machine|boot_main|run_hypervisor)",
+                        dump), "and where it was, by name")
+        if "reset" in options:
+            system.machine.wait_end(30)
+            print("ok: the machine is reset, as panic=reset has it", flush=True)
+        return system.machine.text()
+
+
+def talks(system, vm):
+    system.attach(vm)
+    system.expect("echo: ready\r\n")
+    for character in "hello":
+        system.machine.send(character)
+        system.expect(character)
+    system.detach()
+    print(f"ok: {vm} talks", flush=True)
+
+
+def told(system, *lines):
+    """Waits until the log has each of these lines."""
+    for line in lines:
+        system.wait_until(lambda: re.search(line + r"$", system.command("dmesg"), re.MULTILINE), line)
+
+
+def goes_on(machine):
+    """Many faults at once of the kind that costs little: all are told, and what they do not concern runs."""
+    at_start = {
+        "skylake": "no-rsdp,deadline-silent",
+        "epyc": "pm-timer-silent,uart-stuck",
+    }[machine]
+    faults = at_start + ",vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,interrupt-storm"
+    with boot(machine, faults, **support.real_time(machine)) as system:
+        if machine == "epyc":
+            stuck_uart(system)
+        system.prompt()
+        told(system, {
+            "skylake": r"error: HV-E121: no ACPI root pointer found; going on with 1 CPU",
+            "epyc": r"error: HV-E005: the console's UART takes no characters; the log goes to memory and the screen until it "
+                    r"does, check the terminal's flow control",
+        }[machine], {
+            "skylake": r"warning: HV-E027: the local APIC's TSC-deadline timer does not interrupt; its one-shot mode serves "
+                       r"instead",
+            "epyc": r"TSC: [\d.]+ MHz by PIT.*",
+        }[machine])
+        told(system,
+             r"warning: HV-E028: 1 unexpected interrupt\(s\), the last of vector 0x61; report this machine",
+             r"\d+ spurious interrupt\(s\) of a local APIC",
+             r"warning: HV-E029: 1 NMI\(s\) of unknown reason; the machine may have a hardware error",
+             r"warning: HV-E014: 1 corrected machine check\(s\), the last in bank 0 with status 0x9000000000000000; have the "
+             r"machine examined if that goes on",
+             r"error: HV-E024: interrupt storm from the console's UART; its interrupt is off, check the line")
+        states = {vm["name"]: vm["state"] for vm in system.json("list")}
+        check(states["first"] in ("running", "blocked") and states["last"] in ("running", "blocked"), "the VMs beside run")
+        check(states["no-entry"] == "crashed", "the VM that cannot be entered is stopped alone")
+        check(re.search({"skylake": r"CR3-target count", "epyc": r"IOPM_BASE_PA = 0xffffffffff000"}[machine],
+                        system.json("info no-entry")["reason"]), "with the field that is wrong")
+        for vm in ("first", "last"):
+            talks(system, vm)
+        if machine == "epyc":
+            real_events(system)
+
+
+def stuck_uart(system):
+    """No byte of a stuck UART's is lost, and nobody waits for it: the screen shows how far the boot has come."""
+    def shows(text):
+        system.machine.pump(0.5)
+        return text in screen_text(system.machine)
+
+    system.wait_until(lambda: shows("HV-E005: the console's UART takes no characters"), "the screen tells of a stuck UART")
+    system.wait_until(lambda: shows("VM last started"), "the boot goes on")
+    check(support.PROMPT not in system.machine.text(), "while nothing comes from the UART")
+    system.machine.send("\r")
+    system.expect(r"Bulkhead \S+\r\n")
+    system.expect(r"virtualisation: ")
+    print("ok: what the UART did not take comes when it does", flush=True)
+
+
+def screen_text(machine):
+    """What the text-mode screen shows."""
+    path = machine.path("text")
+    machine.command("pmemsave", val=0xB8000, size=4000, filename=path)
+    with open(path, "rb") as file:
+        return file.read()[::2].decode("latin-1")
+
+
+def real_events(system):
+    """The emulator's own NMI, with a guest on the core that an NMI would end, and its own machine checks."""
+    check("VM spin started" in system.command("start spin"), "a guest that never halts")
+    for _ in range(3):
+        system.machine.command("inject-nmi")
+    told(system, r"warning: HV-E029: [123] NMI\(s\) of unknown reason; the machine may have a hardware error")
+    check(system.vm("spin")["state"] == "running", "NMIs are the host's: the guest without an IDT runs on")
+    system.command("destroy spin")
+    monitor = lambda line: system.machine.command("human-monitor-command", **{"command-line": line})
+    corrected, fatal = 0x9000000000000000, 0xB600000000000000
+    monitor(f"mce 0 3 {corrected:#x} 0x0 0x0 0x0")
+    told(system, r"warning: HV-E014: 1 corrected machine check\(s\), the last in bank 3 with status 0x9000000000000000; .*")
+    monitor(f"mce 0 4 {fatal:#x} 0x4 0x1000 0x0")
+    system.expect(r"\r\nHV-E012: machine check; the hardware reports an uncorrectable error, have it examined\r\n"
+                  r"  bank 4: status 0xb600000000000000, address 0x1000\r\n")
+    system.expect(r"All cores are stopped\.\r\n")
+    print("ok: a real machine check whose cause is unknown is a panic", flush=True)
+
+
+def test(machine):
+    if not os.path.exists(IMAGE):
+        support.skip(f"there is no {IMAGE}")
+    with open(support.IMAGE, "rb") as file:
+        release = file.read()
+    check(b"injecting: " not in release and b"general-protection" not in release, "the release image cannot inject faults")
+    for fault, message in HALTS[machine]:
+        halts(machine, fault, message)
+    if machine == "skylake":
+        text = panics(machine, "general-protection", ",core-asleep,core-vmxon", cpus=3)
+        check(re.search(r"HV-E040: no answer within 100 ms", text), "the core that does not start is offline")
+        check(re.search(r"HV-E206: VMXON failed on this core", text), "and so is the one whose VMXON fails")
+        for fault in ("double-fault", "stack-overflow", "machine-check"):
+            panics(machine, fault)
+    else:
+        text = panics(machine, "invalid-opcode", cpus=2)
+        check("CPU 1 was at:" in text, "the other core is frozen and tells where it was")
+        for fault in ("page-fault", "stack-overflow", "double-fault"):
+            panics(machine, fault)
+        panics(machine, "assertion", options="panic=reset")
+    goes_on(machine)
+
+
+if __name__ == "__main__":
+    support.main(test)
