@@ -49,6 +49,7 @@ TscClock tsc_clock;
 HostMachine machine;
 CoreInterruptFlag interrupt_flag;
 Uart16550 uart;
+u8 uart_queue[16 * kib];
 Sink* screen = nullptr;
 LocalApic local_apic;
 FixedVector<IoApic, 16> io_apics;
@@ -98,6 +99,7 @@ void open_serial_console() {
     if (options->no_console) return;
     const u8 number = options->console.value_or(0);
     if (number >= std::size(ports)) return;
+    uart.set_queue(uart_queue);
     if (uart.initialize(ports[number], options->baud)) {
         (void)logger->add_sink(uart, options->log_level);
     } else {

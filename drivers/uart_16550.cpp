@@ -99,7 +99,7 @@ void Uart16550::send(u8 byte) {
 
 bool Uart16550::ready_to_send() {
     if (!present_) return false;
-    while (tail_ != head_ && has_room()) send(queue_[tail_++ % queue_size]);
+    while (tail_ != head_ && has_room()) send(queue_[tail_++ % queue_.size()]);
     return tail_ == head_ && has_room();
 }
 
@@ -114,11 +114,11 @@ void Uart16550::put(u8 byte) {
         if (wait_for(transmitter_ready, patience) && ready_to_send()) return send(byte);
         stuck_ = !has_room();
     }
-    if (head_ - tail_ == queue_size) {
+    if (head_ - tail_ == queue_.size()) {
         ++dropped_;
         return;
     }
-    queue_[head_++ % queue_size] = byte;
+    queue_[head_++ % queue_.size()] = byte;
 }
 
 void Uart16550::write(std::string_view text) {

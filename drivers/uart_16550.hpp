@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "kernel/base/format.hpp"
 #include "kernel/base/types.hpp"
@@ -18,7 +19,6 @@ class Uart16550 final : public Sink {
   public:
     static constexpr u32 patience = 10;          // ms
     static constexpr u32 last_patience = 1'000;  // ms without progress, before the machine halts or is reset
-    static constexpr u32 queue_size = 16 * kib;
     static constexpr u32 clock_hz = 115200;  // 1.8432 MHz / 16
 
     // Tests the chip by its loop-back mode, then sets 8 data bits, no parity, one stop bit, and `baud`, a
@@ -36,6 +36,8 @@ class Uart16550 final : public Sink {
     void write(std::string_view text) override;
     // One byte as it is.
     void put(u8 byte);
+    // Where to queue, from now on: while nothing is queued. Without it nothing is.
+    void set_queue(std::span<u8> storage) { queue_ = storage; }
     // Sends of the queue what the chip takes. True if put() would neither wait nor queue.
     [[nodiscard]] bool ready_to_send();
     // A byte that has been received, if there is one.
@@ -67,7 +69,7 @@ class Uart16550 final : public Sink {
     u64 tsc_hz_ = 0;
     u64 dropped_ = 0;
     u32 head_ = 0, tail_ = 0;  // of the queue, counting up for ever
-    u8 queue_[queue_size] = {};
+    std::span<u8> queue_;
 };
 
 }  // namespace bulkhead::drivers

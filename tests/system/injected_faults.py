@@ -161,8 +161,7 @@ def stuck_uart(system):
         system.machine.pump(0.5)
         return text in screen_text(system.machine)
 
-    system.wait_until(lambda: shows("HV-E005: the console's UART takes no characters"), "the screen tells of a stuck UART")
-    system.wait_until(lambda: shows("VM last started"), "the boot goes on")
+    system.wait_until(lambda: shows("VM last started"), "the screen shows that the boot goes on")
     check(support.PROMPT not in system.machine.text(), "while nothing comes from the UART")
     system.machine.send("\r")
     system.expect(r"Bulkhead \S+\r\n")
