@@ -436,7 +436,8 @@ Vcpu::Handling Vcpu::emulate_instruction(const KnownTranslation& known) {
 
 void Vcpu::finish_emulation(const Outcome& outcome, Bytes bytes) {
     switch (outcome.kind) {
-        case Outcome::Kind::done: finish_instruction(); break;
+        case Outcome::Kind::done:
+        case Outcome::Kind::stepped: finish_instruction(); break;
         case Outcome::Kind::exception: raise(outcome.event); break;
         case Outcome::Kind::interrupted: break;
         case Outcome::Kind::unsupported: {

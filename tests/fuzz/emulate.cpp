@@ -87,7 +87,8 @@ void fuzz_one(fuzz::Input& in) {
         case Outcome::Kind::exception:
             MUST(outcome.event.type == Event::Type::hardware_exception && outcome.event.vector.raw() < 32);
             [[fallthrough]];
-        case Outcome::Kind::interrupted: MUST(rip == at); break;
+        case Outcome::Kind::interrupted:
+        case Outcome::Kind::stepped: MUST(rip == at); break;
         case Outcome::Kind::unsupported: MUST(rip == at || !machine.steady()); break;
     }
     if (outcome.kind == Outcome::Kind::done || is_string(instruction)) return;

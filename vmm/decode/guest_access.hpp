@@ -34,6 +34,7 @@ struct Outcome {
         exception,    // `event` is due; RIP at the instruction; a string's registers at the completed part
         unsupported,  // nothing changed: the emulator does not know this instruction, or not on this memory
         interrupted,  // RIP at the instruction, registers at the completed part: to be executed again
+        stepped,      // likewise, but a single-step trap is due first
     };
     Kind kind = Kind::done;
     Event event{};

@@ -171,7 +171,9 @@ bool Emulator::string() {
     if (state.uses_destination() && !access_.is_flat(SegmentName::es))
         state.destination = context_.segment(SegmentName::es);
 
-    u64 budget = options_.iteration_limit != 0 ? options_.iteration_limit : 1;
+    // Single-stepped, a repetition traps after each element (Intel SDM Vol. 3B, 18.3.1.4, June 2023 edition).
+    const bool stepped = repeat && (start_flags & rflags::tf) != 0;
+    u64 budget = options_.iteration_limit != 0 && !stepped ? options_.iteration_limit : 1;
     bool going = true;
     bool finished = false;
     while (going && !finished) {
@@ -193,7 +195,7 @@ bool Emulator::string() {
         if (finished) break;
         const bool look = done > 1 || budget % attention_interval == 0;
         if (budget == 0 || (look && context_.attention_pending()))
-            going = access_.stop(Outcome::Kind::interrupted);
+            going = access_.stop(stepped ? Outcome::Kind::stepped : Outcome::Kind::interrupted);
     }
 
     // The completed part shows, however it ended.

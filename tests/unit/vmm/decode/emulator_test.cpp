@@ -537,6 +537,21 @@ TEST_CASE("a count of 2^64-1 stops at the iteration limit and goes on from there
           Kind::interrupted);  // a limit of 0 counts as 1
 }
 
+TEST_CASE("a single-stepped repetition stops after each element, its last element ends it") {
+    for (const u8 opcode : {u8{0xA4}, u8{0xAA}, u8{0xAC}, u8{0x6C}, u8{0x6E}}) {
+        CAPTURE(unsigned{opcode});
+        TestMachine m = long_mode_machine();
+        m.general = {.rax = 0x5A, .rcx = 2, .rdx = 0x80, .rsi = 0x1000, .rdi = 0x2000};
+        m.set(Register::rflags, 2 | rflags::tf);
+        CHECK(m.execute({0xF3, opcode}).kind == Kind::stepped);
+        CHECK(m.general.rcx == 1);
+        CHECK(m.read(Register::rip) == 0x100);
+        CHECK(m.execute({0xF3, opcode}).kind == Kind::done);
+        CHECK(m.general.rcx == 0);
+        CHECK(m.read(Register::rip) == 0x102);
+    }
+}
+
 TEST_CASE("a string that runs into an unmapped page faults with the completed part in the registers") {
     TestMachine m = long_mode_machine();
     enable_paging(m);
