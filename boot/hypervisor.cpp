@@ -72,6 +72,11 @@ class Services final : public HostServices {
                 .tsc_hz = the_host->machine.tsc_hz()};
     }
     bool can_read(HostPhysical address) const override { return cpu::probe_read(arena_virtual(address)); }
+    Integrity integrity() const override {
+        return {.text_checksum = image_checksum(),
+                .table_checksum = kernel_page_table().checksum(),
+                .free_pages = kernel_page_pool().free_pages()};
+    }
     unsigned core_count() const override { return bulkhead::core_count(); }
     CoreInfo core_info(unsigned core) const override { return bulkhead::core_info(core); }
     unsigned this_core() const override { return cpu_index(); }

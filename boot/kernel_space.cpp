@@ -114,6 +114,16 @@ const PagePool& kernel_page_pool() {
     return *pool;
 }
 
+u64 image_checksum() {
+    u64 hash = 0xCBF2'9CE4'8422'2325;
+    const auto add = [&](const u8* from, const u8* to) {
+        for (; from != to; ++from) hash = (hash ^ *from) * 0x0000'0100'0000'01B3;
+    };
+    add(text_start, text_end);
+    add(rodata_start, rodata_end);
+    return hash;
+}
+
 HostPhysical image_begin() {
     return image_physical(at(image_start));
 }

@@ -56,6 +56,9 @@ class PhysicalWindow final : public PhysicalReader {
 // The number of bits in a physical address. CPUID 80000008h.
 [[nodiscard]] unsigned physical_address_bits();
 
+// Of the image's text and constants, which cannot be written: 64-bit FNV-1a.
+[[nodiscard]] u64 image_checksum();
+
 // The image and all fixed memory.
 [[nodiscard]] HostPhysical image_begin();
 [[nodiscard]] HostPhysical image_finish();

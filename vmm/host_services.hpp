@@ -64,6 +64,8 @@ class HostServices {
     [[nodiscard]] virtual HostInfo info() const = 0;
     // What the hypervisor itself takes of the machine's memory, in bytes.
     [[nodiscard]] virtual u64 own_memory() const { return 0; }
+    // All but the free units, which are the manager's to know.
+    [[nodiscard]] virtual Integrity integrity() const { return {}; }
     [[nodiscard]] virtual Result<> reboot() = 0;
     [[nodiscard]] virtual Result<> power_off() = 0;
 

@@ -86,6 +86,11 @@ class VmManager final : public Management, private Surroundings {
     bool vm_memory(VmId vm, VmMemorySummary& out) const override;
     bool gang_summary(VmId vm, GangSummary& out) const override;
     void print_plan(Sink& sink) const override { plan_.print(sink); }
+    Integrity integrity() const override {
+        Integrity now = host_.integrity();
+        now.free_units = provisioner_.units().free_units();
+        return now;
+    }
     bool read_log(u64 sequence, LogEntry& entry) override { return log_.read(sequence, entry); }
     Result<> reboot() override { return host_.reboot(); }
     Result<> poweroff() override { return host_.power_off(); }

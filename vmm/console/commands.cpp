@@ -28,6 +28,7 @@ std::span<const CommandGroup> command_groups() {
         {"Inspection", inspection_commands},
         {"Statistics", statistics_commands},
         {"Host", host_commands},
+        {"Integrity", integrity_commands},
     };
     return groups;
 }

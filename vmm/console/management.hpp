@@ -14,6 +14,7 @@
 #include "vmm/console/console_ring.hpp"
 #include "vmm/cpu_state.hpp"
 #include "vmm/exit_statistics.hpp"
+#include "vmm/integrity.hpp"
 
 namespace bulkhead {
 
@@ -189,6 +190,8 @@ class Management {
 
     // How closely together the vCPUs of a gang start. False when the VM is none.
     [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const = 0;
+
+    [[nodiscard]] virtual Integrity integrity() const { return {}; }
 
     // The oldest log entry from `sequence` on.
     [[nodiscard]] virtual bool read_log(u64 sequence, LogEntry& entry) = 0;

@@ -282,3 +282,17 @@ TEST_CASE("hostile names stay text") {
     for (const char c : shown) CHECK((c == '\n' || (c >= 0x20 && c < 0x7F)));
     CHECK(desk.run_json("list --json")[3]["name"] == "\x1b[2Jweb\r\n");
 }
+
+TEST_CASE("integrity shows checksums and what is free") {
+    Desk desk;
+    CHECK(desk.run("integrity") ==
+          "text and constants  1234567890abcdef\n"
+          "page tables         000000000000fedc\n"
+          "free pages          42\n"
+          "free 2 MiB units    7\n");
+    const json document = json::parse(desk.run("integrity --json"));
+    CHECK(document["text_checksum"].get<u64>() == 0x1234567890ABCDEF);
+    CHECK(document["table_checksum"].get<u64>() == 0xFEDC);
+    CHECK(document["free_pages"].get<u64>() == 42);
+    CHECK(document["free_units"].get<u64>() == 7);
+}

@@ -100,6 +100,10 @@ struct FakeManagement final : Management {
     u64 nanoseconds() const override { return clock += 100'000; }
     u64 nanoseconds_at(u64 tsc) const override { return tsc; }
     void print_plan(Sink& out) const override { out.write(plan); }
+    Integrity integrity() const override {
+        return {
+            .text_checksum = 0x1234567890ABCDEF, .table_checksum = 0xFEDC, .free_pages = 42, .free_units = 7};
+    }
     usize vm_count() const override { return vms.size(); }
     bool summary(usize index, VmSummary& out) const override {
         if (index >= vms.size()) return false;
