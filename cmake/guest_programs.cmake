@@ -9,7 +9,7 @@ add_library(guest_runtime OBJECT ${runtime_sources})
 target_compile_options(guest_runtime PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${guest_flags} ${warnings}>)
 target_include_directories(guest_runtime PRIVATE ${PROJECT_SOURCE_DIR})
 
-foreach(guest inmate canary)
+foreach(guest inmate canary exerciser)
   file(GLOB sources CONFIGURE_DEPENDS ${guests_source}/${guest}/*.cpp ${guests_source}/${guest}/*.asm)
   set(script ${guests_source}/runtime/guest.ld)
   add_executable(guest_${guest} ${sources} $<TARGET_OBJECTS:guest_runtime>)

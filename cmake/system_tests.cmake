@@ -68,6 +68,7 @@ add_system_test(guests MACHINES skylake epyc COST 60)
 # A guest of 3.25 GiB: across the hole. Without the argument it has 5 GiB, which takes half as long again.
 add_system_test(big_memory MACHINES epyc skylake ARGUMENTS 3328 TIMEOUT 900 COST 200)
 add_system_test(inmate MACHINES skylake epyc COST 70)
+add_system_test(exerciser MACHINES epyc COST 40)
 
 # What operations cost a guest, in instructions, which the emulators count exactly.
 foreach(machine skylake epyc)

@@ -56,6 +56,3 @@ void probe_mmio();
 void probe_apic();
 void probe_x2apic();
 void probe_memory();
-void probe_legacy();
-// What ends the virtual machine or turns it to a loop; false: no such case.
-bool run_fatal(const char* name);

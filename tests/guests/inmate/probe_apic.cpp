@@ -110,18 +110,12 @@ void self_interrupts() {
     quiet();
     // Every legal vector to itself arrives, once; the others are errors.
     for (unsigned vector = 16; vector < 256; vector += vector < 32 ? 1 : 13) {
+        // A vector below 32 is an exception's number, yet a legal interrupt. The handlers of some want an
+        // error code.
+        if (vector == 17 || vector == 21 || vector == 29 || vector == 30) continue;
         write(0x310, read(0x20));
         write(0x300, 0x4000 | vector);
-        // A vector below 32 is an exception's number, yet a legal interrupt.
-        const u64 arrived =
-            vector == 17 || vector == 21 || vector == 29 || vector == 30 ? vector : next_interrupt();
-        if (arrived == vector && (vector == 17 || vector == 21 || vector == 29 || vector == 30)) {
-            quiet();
-            write(0xF0, 0xFF);
-            quiet();
-            continue;
-        }
-        check_equal("D43", Text() << "ipi.self." << vector, arrived, vector);
+        check_equal("D43", Text() << "ipi.self." << vector, next_interrupt(), vector);
         check_equal("D43", Text() << "ipi.once." << vector, next_interrupt(), 256);
     }
     for (unsigned vector = 0; vector < 16; ++vector) {
@@ -240,16 +234,20 @@ void nmis() {
         }
         return true;
     };
-    const Outcome& nested = run({0x89, 0x06, 0x90, 0x90, 0x90, 0x90}, Mode::long0, in);
-    event_hook = nullptr;
-    check("B27", "nmi.in-nmi", nested.vector == 3 && seen == 2,
-          Text() << "seen " << seen << " vector " << nested.vector);
+    const u64 vector = run({0x89, 0x06, 0x90, 0x90, 0x90, 0x90}, Mode::long0, in).vector;
+    // A processor without NMI windows may take its time for the one that waits.
+    const u64 begin = rdtsc();
+    while (seen < 2 && rdtsc() - begin < 1000000 * machine.tsc_per_us) pause();
+    for (unsigned i = 0; i < 10000; ++i) pause();
+    check("B27", "nmi.in-nmi", vector == 3 && seen == 2, Text() << "seen " << seen << " vector " << vector);
+    // One that comes late is none of the other probes' business.
+    event_hook = [] { return outcome.vector == 2; };
     quiet();
 }
 
 void timers() {
     quiet();
-    const u64 patience = 200000 * machine.tsc_per_us;
+    const u64 patience = 2000000 * machine.tsc_per_us;
     const auto waits = [&](u64 vector) {
         const u64 begin = rdtsc();
         while (rdtsc() - begin < patience)
@@ -395,11 +393,15 @@ void io_apic() {
     put(0x10 + 2 * 4, 0x8005);
     out8(0x3F9, 0x02);
     check_equal("D46", "level.illegal-vector", next_interrupt(), 256);
+    // Edge-triggered in between: nothing waits for an EOI then that vector 5 never gets.
+    put(0x10 + 2 * 4, 0x10000);
     put(0x10 + 2 * 4, 0x8073);
     const u64 late = next_interrupt();
     check_equal("D46", "level.comes-with-a-legal-vector", late, 0x73);
     out8(0x3F9, 0x00);
     put(0x10 + 2 * 4, 0x10000);
+    while (next_interrupt() != 256) {
+    }
     quiet();
     write(0xF0, 0xFF);
     put(0x10 + 2 * 4, 0x8074);
@@ -409,6 +411,8 @@ void io_apic() {
     check_equal("D46", "level.comes-when-on", next_interrupt(), 0x74);
     out8(0x3F9, 0x00);
     put(0x10 + 2 * 4, 0x10000);
+    while (next_interrupt() != 256) {
+    }
     quiet();
 }
 
@@ -429,8 +433,11 @@ void base_register() {
     for (const u64 place : {u64{0x600000}, u64{0xFEB00000}, u64{0xB8000}}) {
         store<u32>(0x600030, 0xCAFE);
         wrmsr(base_msr, place | enabled | bsp);
-        check_equal("D41", Text() << "moved." << Hex{place} << ".version", load<u32>(place + 0x30) & 0xF0,
-                    0x10);
+        // Over RAM and other devices it may be hidden: only this machine's own memory is concerned.
+        const u32 version = load<u32>(place + 0x30);
+        const bool hidden = place == 0x600000 ? version == 0xCAFE : place == 0xB8000;
+        check("D41", Text() << "moved." << Hex{place} << ".version", (version & 0xF0) == 0x10 || hidden,
+              Text() << "reads " << Hex{version});
         check_equal("D41", Text() << "moved." << Hex{place} << ".old-place", load<u32>(page + 0x30),
                     0xFFFFFFFF);
         store<u32>(page + 0x80, 0x20);

@@ -272,7 +272,9 @@ void bad_addresses() {
                with(rax, address));
         Entry in = pattern();
         in.gpr[rsp] = address;
-        faults("B29", Text() << "push." << Hex{address}, {0x50}, {12, 0}, in);
+        // What is pushed lies below: just below the first hole it is canonical.
+        if (address != 0x0000800000000000)
+            faults("B29", Text() << "push." << Hex{address}, {0x50}, {12, 0}, in);
         faults("B29", Text() << "pop." << Hex{address}, {0x58}, {12, 0}, in);
     }
     // Execution where no memory is: all-ones are FFh FFh, no instruction.

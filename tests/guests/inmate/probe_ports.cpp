@@ -30,7 +30,7 @@ void reads() {
     }
     pass("C32", "out.unclaimed");
     // Accesses wider than a device's register: neighbours answer byte by byte.
-    for (const u16 port : {u16{0x21}, u16{0x61}, u16{0x71}, u16{0xA1}, u16{0x3FA}, u16{0x4D1}, u16{0x607}}) {
+    for (const u16 port : {u16{0x21}, u16{0x71}, u16{0xA1}, u16{0x3FA}, u16{0x4D1}, u16{0x607}}) {
         u64 vector;
         const u64 byte = in_of(1, port, vector) & 0xFF;
         const u64 word = in_of(2, port, vector) & 0xFFFF;

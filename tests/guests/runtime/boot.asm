@@ -2,10 +2,11 @@
 ; Every exception and interrupt ends the probed code and is its result; see runtime.hpp.
 
 extern guest_main, unexpected_event, image_begin, load_end, image_end
-extern boot_state, outcome, run_active, event_hook
+extern boot_state, outcome, run_active, event_hook, ignores_stray_nmi
 global start, gdt, idt, task_state, run_probed, page_directories, stack_top, ignore_interrupt, reload_segments
 
 CODE64 equ 0x08
+WINDOW equ 0x70000000                   ; below it is the program, from it on what is probed
 DATA equ 0x10
 CODE32 equ 0x18
 TASK equ 0x40
@@ -107,11 +108,17 @@ long_mode:
     inc ecx
     cmp ecx, 256
     jb .gate
+    mov rax, nmi
+    mov [idt + 2 * 16], ax
+    shr rax, 16
+    mov [idt + 2 * 16 + 6], ax
+    mov byte [idt + 2 * 16 + 4], 2
     mov byte [idt + 3 * 16 + 5], 0xEE
     mov byte [idt + 4 * 16 + 5], 0xEE
     lidt [idt_pointer]
     mov qword [task_state + 4], ring0_stack_top
     mov qword [task_state + 0x24], event_stack_top
+    mov qword [task_state + 0x2C], nmi_stack_top
     mov word [task_state + 0x66], 0x68  ; no I/O permission bitmap
     mov rax, task_state
     mov [gdt + TASK + 2], ax
@@ -174,6 +181,17 @@ run_probed:
     mov rax, [rax]
     iretq
 
+; An NMI has a stack of its own, since it may come while another event is looked at. In the program's own code it is
+; over at once, if that is wanted.
+nmi:
+    cmp byte [ignores_stray_nmi], 0
+    je .look
+    cmp qword [rsp], WINDOW
+    jae .look
+    iretq
+.look:
+    push 0
+    push 2
 event:
     cld
     mov [outcome], rax
@@ -307,3 +325,5 @@ resb 8192
 event_stack_top:
 resb 8192
 ring0_stack_top:
+resb 8192
+nmi_stack_top:

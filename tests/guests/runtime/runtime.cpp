@@ -4,10 +4,15 @@ void* operator new(usize, void* place) noexcept {
     return place;
 }
 
+namespace {
+constexpr u16 com1 = 0x3F8;
+}
+
 extern "C" {
 BootState boot_state;
 Outcome outcome;
 u8 run_active;
+u8 ignores_stray_nmi;
 bool (*event_hook)();
 void guest_main();
 void unexpected_event();
@@ -30,6 +35,8 @@ int memcmp(const void* a, const void* b, usize count) {
 }
 
 void unexpected_event() {
+    out8(com1 + 3, 3);
+    out8(com1 + 4, 0x0B);
     Text text;
     text << "\r\nUNEXPECTED vector " << outcome.vector << " error " << Hex{outcome.error} << " at "
          << Hex{outcome.rip} << " cr2 " << Hex{outcome.cr2} << "\r\n";
@@ -39,8 +46,6 @@ void unexpected_event() {
 }
 
 namespace {
-
-constexpr u16 com1 = 0x3F8;
 
 struct MultibootInfo {
     u32 flags, mem_lower, mem_upper, boot_device, cmdline;

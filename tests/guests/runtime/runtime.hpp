@@ -179,6 +179,8 @@ extern "C" u8 run_active;
 // Sees every event before it ends the probed code; true: the code goes on (with `outcome`'s RAX, RCX, RDX,
 // RSI, RDI and R8 to R11).
 extern "C" bool (*event_hook)();
+// NMIs that strike this program itself, not what it probes, are ignored.
+extern "C" u8 ignores_stray_nmi;
 extern "C" void run_probed(const Entry* entry);
 extern "C" void reload_segments();
 extern "C" u64 gdt[];
