@@ -67,7 +67,9 @@ CoreInfo core_info(unsigned core) {
 }
 
 void kick_core(unsigned core) {
-    if (!core_online(core) || core == cpu_index()) return;
+    // This core, too: the interrupt stays pending and ends the turn of the vCPU that runs here, which may be
+    // waiting for the one that was woken.
+    if (!core_online(core)) return;
     CoreEntry& entry = core_table[core];
     // An exchange and not a load: it orders what the caller wrote before what the core reads when it takes
     // the interrupt, whoever sent that.

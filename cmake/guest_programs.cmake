@@ -21,3 +21,10 @@ foreach(guest inmate canary exerciser)
                         OUTPUT_NAME ${guest}.bin RUNTIME_OUTPUT_DIRECTORY ${guests_output})
   add_dependencies(test_guests guest_${guest})
 endforeach()
+
+# Programs for a Linux guest: static, for its initramfs.
+add_executable(guest_smp_load ${guests_source}/linux/smp_load.cpp)
+target_compile_options(guest_smp_load PRIVATE -O2 ${warnings})
+target_link_options(guest_smp_load PRIVATE -static -pthread -s)
+set_target_properties(guest_smp_load PROPERTIES OUTPUT_NAME smp_load RUNTIME_OUTPUT_DIRECTORY ${guests_output})
+add_dependencies(test_guests guest_smp_load)

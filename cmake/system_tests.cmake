@@ -76,3 +76,5 @@ foreach(machine skylake epyc)
   set_tests_properties(bench.${machine} PROPERTIES TIMEOUT 300 COST 30 LABELS system
                        ENVIRONMENT "BULKHEAD_BUILD=${PROJECT_BINARY_DIR};PYTHONUNBUFFERED=1")
 endforeach()
+add_system_test(smp_linux MACHINES epyc ARGUMENTS 4 TIMEOUT 900 COST 150)
+add_system_test(smp_linux MACHINES skylake ARGUMENTS 2 4 TIMEOUT 900 COST 500)
