@@ -68,8 +68,8 @@ void tlb(int me) {
         const uint64_t expected = static_cast<uint64_t>(round) * 3 + 1;
         if (round % processors == me) {
             uint64_t* at = page.load();
-            if (mmap(at, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
-                at) {
+            if (mmap(at, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                     0) != at) {
                 fail("mmap", me);
             } else {
                 *static_cast<volatile uint64_t*>(at) = expected;
@@ -151,7 +151,8 @@ int main(int count, char** arguments) {
         if (pipe(pipes[i]) != 0) return 2;
     }
     for (int i = 0; i < processors; ++i) {
-        if (pthread_create(&threads[i], nullptr, thread, reinterpret_cast<void*>(static_cast<intptr_t>(i))) != 0)
+        if (pthread_create(&threads[i], nullptr, thread, reinterpret_cast<void*>(static_cast<intptr_t>(i))) !=
+            0)
             return 2;
     }
     for (int i = 0; i < processors; ++i) pthread_join(threads[i], nullptr);
