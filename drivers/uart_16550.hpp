@@ -19,7 +19,7 @@ class Uart16550 final : public Sink {
   public:
     static constexpr u32 patience = 10;          // ms
     static constexpr u32 last_patience = 1'000;  // ms without progress, before the machine halts or is reset
-    static constexpr u32 clock_hz = 115200;  // 1.8432 MHz / 16
+    static constexpr u32 clock_hz = 115200;      // 1.8432 MHz / 16
 
     // Tests the chip by its loop-back mode, then sets 8 data bits, no parity, one stop bit, and `baud`, a
     // divisor of 115200. False where no working UART answers.

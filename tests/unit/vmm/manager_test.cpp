@@ -35,7 +35,8 @@ struct World {
         add_module("initrd", std::vector<u8>(5000, 0x11));
         add_module("bzimage", test::make_bzimage());
         add_module("junk", std::vector<u8>(10, 0x22));
-        manager = std::make_unique<VmManager>(host, machine, factory, *units, log, modules, config, *document);
+        manager =
+            std::make_unique<VmManager>(host, machine, factory, *units, log, modules, config, *document);
         manager->set_observer(observer);
     }
     void add_module(std::string_view name, const std::vector<u8>& content) {
@@ -81,9 +82,7 @@ struct World {
         (void)manager->attend();  // to whatever stopped in this turn
         return ran || attended;
     }
-    [[nodiscard]] u64 next_wake() const {
-        return std::min(manager->next_turn(0), manager->next_attention());
-    }
+    [[nodiscard]] u64 next_wake() const { return std::min(manager->next_turn(0), manager->next_attention()); }
     [[nodiscard]] std::string log_text() {
         std::string text;
         LogEntry entry;

@@ -132,12 +132,12 @@ TEST_CASE("input the VM has no room for waits, and what cannot wait is dropped w
     vm.fifo_room = 1;
     desk.type("e");  // in order: d first
     CHECK(vm.received == "abcd");
-    desk.type(std::string(100, 'x'));
+    desk.type(std::string(Session::max_pending + 50, 'x'));
     CHECK(desk.terminal.text().find("[bulkhead: input is dropped: the VM does not read it]") !=
           std::string::npos);
     CHECK(desk.terminal.text().find("dropped", desk.terminal.text().find("dropped") + 1) ==
           std::string::npos);
-    vm.fifo_room = 1000;
+    vm.fifo_room = 2000;
     desk.session.poll();
     CHECK(vm.received == "abcde" + std::string(Session::max_pending - 1, 'x'));
     desk.type("y");
