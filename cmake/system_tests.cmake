@@ -80,4 +80,4 @@ add_system_test(smp_linux MACHINES epyc ARGUMENTS 4 TIMEOUT 900 COST 150)
 add_system_test(smp_linux MACHINES skylake ARGUMENTS 2 4 TIMEOUT 900 COST 500)
 add_system_test(life_cycle MACHINES epyc TIMEOUT 900 COST 150)
 # With the argument 100 for the long run.
-add_system_test(three_vms MACHINES epyc ARGUMENTS 12 TIMEOUT 900 COST 200)
+add_system_test(three_vms MACHINES epyc ARGUMENTS 8 TIMEOUT 900 COST 200)
