@@ -67,6 +67,9 @@ add_system_test(no_virtualization MACHINES penryn epyc-no-svm epyc-no-npt epyc-n
 add_system_test(guests MACHINES skylake epyc COST 60)
 # A guest of 3.25 GiB: across the hole. Without the argument it has 5 GiB, which takes half as long again.
 add_system_test(big_memory MACHINES epyc skylake ARGUMENTS 3328 TIMEOUT 900 COST 200)
+add_system_test(shares MACHINES skylake TIMEOUT 600 COST 120)
+# Not the gang: QEMU's cores are threads, which the host runs one after the other.
+add_system_test(shares MACHINES epyc ARGUMENTS shares COST 40)
 add_system_test(inmate MACHINES skylake epyc COST 70)
 add_system_test(exerciser MACHINES epyc COST 40)
 
