@@ -18,8 +18,8 @@ namespace bulkhead {
     for (const char c : word) {
         u64 digit = 16;
         if (c >= '0' && c <= '9') digit = static_cast<u64>(c - '0');
-        if (c >= 'a' && c <= 'f') digit = static_cast<u64>(c - 'a' + 10);
-        if (c >= 'A' && c <= 'F') digit = static_cast<u64>(c - 'A' + 10);
+        if (c >= 'a' && c <= 'f') digit = static_cast<u64>(c - 'a') + 10;
+        if (c >= 'A' && c <= 'F') digit = static_cast<u64>(c - 'A') + 10;
         if (digit >= base || value > (~u64{0} - digit) / base) return std::nullopt;
         value = value * base + digit;
     }
