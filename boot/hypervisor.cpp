@@ -77,6 +77,7 @@ class Services final : public HostServices {
                 .table_checksum = kernel_page_table().checksum(),
                 .free_pages = kernel_page_pool().free_pages()};
     }
+    u64 own_memory() const override { return image_finish() - image_begin(); }
     unsigned core_count() const override { return bulkhead::core_count(); }
     CoreInfo core_info(unsigned core) const override { return bulkhead::core_info(core); }
     unsigned this_core() const override { return cpu_index(); }
