@@ -107,8 +107,8 @@ class System:
         return output[:output.rfind(PROMPT)] if PROMPT in output else output
 
     def json(self, line, timeout=120):
-        """What a command prints with --json, parsed."""
-        return json.loads(self.command(line + " --json", timeout))
+        """What a command prints with --json, parsed. What becomes of VMs may be announced in further lines."""
+        return json.loads(self.command(line + " --json", timeout).partition("\n")[0])
 
     def vm(self, name):
         """What `list` shows of one VM."""
