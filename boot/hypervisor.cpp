@@ -17,6 +17,7 @@
 #include "drivers/rtc.hpp"
 #include "drivers/vectors.hpp"
 #include "kernel/base/deferred.hpp"
+#include "kernel/base/line_sink.hpp"
 #include "kernel/mem/layout.hpp"
 #include "vmm/config/config.hpp"
 #include "vmm/config/default_config.hpp"
@@ -142,42 +143,13 @@ class Announcer final : public VmObserver {
 Announcer announcer;
 
 // The log's lines for the operator's terminal, without tearing the prompt he types at.
-class ConsoleLog final : public Sink {
-  public:
-    void write(std::string_view text) override {
-        for (const char c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            session->notify(line_);
-            line_.clear();
-        }
-    }
-
-  private:
-    FixedString<300> line_;
+class ConsoleLog final : public LineSink {
+    void line(std::string_view text) override { session->notify(text); }
 };
 ConsoleLog console_log;
 
-class ProblemLog final : public Sink {
-  public:
-    void write(std::string_view text) override {
-        for (const char c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            flush();
-        }
-    }
-    void flush() {
-        if (!line_.empty()) the_host->log.error("{}", line_);
-        line_.clear();
-    }
-
-  private:
-    FixedString<300> line_;
+class ProblemLog final : public LineSink {
+    void line(std::string_view text) override { the_host->log.error("{}", text); }
 };
 
 Result<Bytes> map_module(const BootModule& module) {
@@ -207,7 +179,6 @@ void read_config() {
         const unsigned count =
             parse_config(config_module, {reinterpret_cast<const char*>(bytes->data()), bytes->size()},
                          *document, *config, problems);
-        problems.flush();
         if (count != 0)
             the_host->log.error("{}: {} problem(s); the VMs concerned are refused", config_module, count);
         unmap_module(module);

@@ -21,7 +21,7 @@ endif()
 # Rooms and files of which nothing runs on an exit, but at boot or at the operator's pace: small rather than fast.
 set(cold_rooms boot drivers kernel/bootinfo kernel/log kernel/smp vmm/config vmm/console vmm/loader)
 set(cold_files
-    vmm/manager vmm/manager_queries vmm/provisioner vmm/partition_plan vmm/cpuid_policy
+    vmm/manager vmm/manager_definitions vmm/manager_queries vmm/provisioner vmm/partition_plan vmm/cpuid_policy
     kernel/mem/unit_allocator kernel/mem/compartment
     arch/x86/vmx/capabilities arch/x86/vmx/feature_control arch/x86/vmx/host_state arch/x86/vmx/guest_state
     arch/x86/vmx/entry_checks_controls arch/x86/vmx/entry_checks_guest arch/x86/vmx/entry_checks_host

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernel/base/line_sink.hpp"
+
 namespace bulkhead {
 namespace {
 
@@ -16,27 +18,14 @@ class WorkOf final : public CoreWork {
     Function function_;
 };
 
-// Text for the log, line by line.
-class LogLines final : public Sink {
+class PlanLog final : public LineSink {
   public:
-    explicit LogLines(Logger& log) : log_(log) {}
-    void write(std::string_view text) override {
-        for (const char& c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            log_.info("{}", line_);
-            line_.clear();
-        }
-    }
+    explicit PlanLog(Logger& log) : log_(log) {}
 
   private:
+    void line(std::string_view text) override { log_.info("{}", text); }
     Logger& log_;
-    FixedString<120> line_;
 };
-
-constexpr std::string_view no_such_vm = "there is no such VM";
 
 }  // namespace
 
@@ -72,6 +61,15 @@ VmSlot* VmManager::find(std::string_view name) {
     return nullptr;
 }
 
+Result<VcpuThread*> VmManager::find_vcpu(VmId vm, unsigned vcpu) {
+    VmSlot* slot = find(vm);
+    if (slot == nullptr) return fail("{}", no_such_vm);
+    if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
+    if (vcpu >= slot->vcpu_count)
+        return fail("{} has vCPUs 0 to {}", slot->config->name, slot->vcpu_count - 1);
+    return &slot->threads[vcpu];
+}
+
 VmSlot& VmManager::add_slot(VmConfig& config) {
     VmSlot& slot = slots_[slot_count_];
     slot.id = VmId(static_cast<u16>(slot_count_++));
@@ -92,7 +90,7 @@ void VmManager::adopt() {
         }
     }
     plan_.make(config_.vms());
-    LogLines lines(log_);
+    PlanLog lines(log_);
     plan_.print(lines);
     for (usize i = 0; i < slot_count_; ++i) {
         VmSlot& slot = slots_[i];
@@ -174,17 +172,17 @@ Result<> VmManager::move(VmSlot& slot) {
     const bool running = slot.state == VmState::running && slot.restart_at == 0;
     if (auto detached = detach(slot); !detached) return detached;
     settle(slot);
+    // How many of its vCPUs share a core may have changed.
+    if (auto shared = share_out(slot); !shared) return shared;
     return running ? attach(slot) : Result<>();
 }
 
 Result<> VmManager::pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) {
-    VmSlot* slot = find(vm);
-    if (slot == nullptr) return fail("there is no such VM");
-    if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
-    if (vcpu >= slot->vcpu_count)
-        return fail("{} has vCPUs 0 to {}", slot->config->name, slot->vcpu_count - 1);
+    auto found = find_vcpu(vm, vcpu);
+    if (!found) return std::unexpected(found.error());
+    VcpuThread& thread = **found;
+    VmSlot* slot = thread.slot;
     if (auto pinned = plan_.pin(index_of(*slot), vcpu, cores); !pinned) return pinned;
-    VcpuThread& thread = slot->threads[vcpu];
     const bool attached = thread.core.load(std::memory_order_relaxed) != VcpuThread::no_core;
     if (auto detached = detach(thread); !detached) return detached;
     thread.affinity = cores;
@@ -437,67 +435,6 @@ Result<> VmManager::destroy(VmId vm) {
     slot->reason.clear();
     report(*slot, "was destroyed");
     return {};
-}
-
-// --- Definitions
-// -----------------------------------------------------------------------------------------------
-
-Result<> VmManager::create(std::string_view snippet, Sink& problems) {
-    VmConfig& wanted = wanted_;
-    if (const unsigned count = parse_vm_snippet(snippet, document_, config_, wanted, problems); count != 0)
-        return fail("{} problem{}; nothing was created", count, count == 1 ? "" : "s");
-    VmSlot* slot = find(wanted.name);
-    if (slot != nullptr && slot->state != VmState::off && slot->state != VmState::refused)
-        return fail("{} is {}; destroy it first", wanted.name, name_of(slot->state));
-    if (slot == nullptr) {
-        VmConfig* made = slot_count_ < max_vms ? config_.add() : nullptr;
-        if (made == nullptr) return fail("there are {} VMs, and no more are possible", slot_count_);
-        slot = &add_slot(*made);
-    }
-    *slot->config = wanted;
-    slot->state = VmState::off;
-    slot->reason.clear();
-    report(*slot, "was created");
-    return wanted.autostart ? start(slot->id) : Result<>();
-}
-
-Result<usize> VmManager::read_module(std::string_view name, std::span<char> out) {
-    const BootModule* module = provisioner_.find_module(name);
-    if (module == nullptr) return fail("there is no boot module \"{}\"", name);
-    cores_[host_.this_core()]->unload();
-    return provisioner_.read_module(*module, out);
-}
-
-Result<> VmManager::rename(VmId vm, std::string_view name) {
-    VmSlot* slot = find(vm);
-    if (slot == nullptr) return fail("{}", no_such_vm);
-    if (auto checked = check_vm_name(name); !checked) return checked;
-    if (const VmSlot* other = find(name); other != nullptr && other != slot)
-        return fail("another VM has the name {}", name);
-    FixedString<31> before = slot->config->name;
-    slot->config->name = name;
-    FixedString<80> text;
-    print(text, "was called {}", before);
-    report(*slot, text);
-    return {};
-}
-
-Result<> VmManager::set(VmId vm, std::string_view key, std::string_view value) {
-    VmSlot* slot = find(vm);
-    if (slot == nullptr) return fail("{}", no_such_vm);
-    static constexpr std::string_view live[] = {"cpu.weight", "cpu.max",  "cpu.gang", "cpuset.cpus",
-                                                "on_reboot",  "on_crash", "autostart"};
-    const bool any_time = std::find(std::begin(live), std::end(live), key) != std::end(live);
-    wanted_ = *slot->config;
-    if (auto updated = update_vm(wanted_, key, value, document_, config_); !updated) return updated;
-    if (!any_time && slot->machine != nullptr)
-        return fail("{} can be set while {} is off; destroy it first", key, slot->config->name);
-    previous_ = *slot->config;
-    *slot->config = wanted_;
-    if (slot->machine == nullptr || !key.starts_with("cpu")) return {};
-    auto applied = key == "cpuset.cpus" ? move(*slot) : share_out(*slot);
-    if (!applied) *slot->config = previous_;
-    return applied;
 }
 
 }  // namespace bulkhead

@@ -98,6 +98,8 @@ class VmManager final : public Management, private Surroundings {
     bool send_input(VmId vm, u8 byte) override;
 
   private:
+    static constexpr std::string_view no_such_vm = "there is no such VM";
+
     void serial_output(u16 vm, u8 character) override;
     void wake(u16 vm, unsigned vcpu) override;
     // Makes a vCPU look at its local APIC, wherever it is. Any core.
@@ -106,6 +108,8 @@ class VmManager final : public Management, private Surroundings {
     [[nodiscard]] VmSlot* find(VmId vm);
     [[nodiscard]] const VmSlot* find(VmId vm) const;
     [[nodiscard]] VmSlot* find(std::string_view name);
+    // Of a VM that is created; else the error says what is missing.
+    [[nodiscard]] Result<VcpuThread*> find_vcpu(VmId vm, unsigned vcpu);
     // With the vCPU's state on this core, and back where it was: Result<> look(VirtualMachine&, Vcpu&).
     template <class Look>
     [[nodiscard]] Result<> look_at(VmId vm, unsigned vcpu, Look look);

@@ -93,17 +93,14 @@ bool VmManager::vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const {
 // With the vCPU's state on this core, and back where it was.
 template <class Look>
 Result<> VmManager::look_at(VmId vm, unsigned vcpu, Look look) {
-    VmSlot* slot = find(vm);
-    if (slot == nullptr) return fail("there is no such VM");
-    if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
-    if (vcpu >= slot->vcpu_count)
-        return fail("{} has vCPUs 0 to {}", slot->config->name, slot->vcpu_count - 1);
-    VcpuThread& thread = slot->threads[vcpu];
+    auto found = find_vcpu(vm, vcpu);
+    if (!found) return std::unexpected(found.error());
+    VcpuThread& thread = **found;
     const bool attached = thread.core.load(std::memory_order_relaxed) != VcpuThread::no_core;
     if (auto detached = detach(thread); !detached) return detached;
     Core& here = *cores_[host_.this_core()];
     here.load(thread);
-    Result<> looked = look(*slot->machine, *thread.vcpu);
+    Result<> looked = look(*thread.slot->machine, *thread.vcpu);
     here.unload();
     if (attached) {
         if (auto back = attach(thread); !back) return back;
@@ -131,7 +128,7 @@ Result<usize> VmManager::read_memory(VmId vm, unsigned vcpu, AddressKind kind, u
 
 Result<> VmManager::screen(VmId vm, ScreenText& out) {
     const VmSlot* slot = find(vm);
-    if (slot == nullptr) return fail("there is no such VM");
+    if (slot == nullptr) return fail("{}", no_such_vm);
     if (slot->machine == nullptr) return fail("{} is {}", slot->config->name, name_of(slot->state));
     provisioner_.enter(*slot);
     slot->machine->read_screen(out);

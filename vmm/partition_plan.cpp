@@ -8,10 +8,6 @@ static_assert(VmConfig::max_vcpus == VirtualMachine::max_vcpus);
 
 namespace {
 
-std::string_view first_word(std::string_view text) {
-    return text.substr(0, text.find(' '));
-}
-
 // "core 3", "cores 3-5,8": at most so much that a reason has room for the rest.
 void name_cores(Sink& sink, const CpuSet& set) {
     FixedString<60> list;
@@ -90,7 +86,7 @@ Result<> PartitionPlan::check_modules(const VmConfig& config) const {
         if (auto found = present("initrd", config.initrd); !found) return found;
     }
     for (usize i = 0; i < config.module_count(); ++i) {
-        if (auto found = present("module", first_word(config.module(i))); !found) return found;
+        if (auto found = present("module", config.module_name(i)); !found) return found;
     }
     return {};
 }

@@ -55,18 +55,6 @@ const BootModule* Provisioner::find_module(std::string_view name) const {
 
 namespace {
 
-std::string_view first_word(std::string_view text) {
-    return text.substr(0, text.find(' '));
-}
-
-std::string_view after_first_word(std::string_view text) {
-    const usize space = text.find(' ');
-    if (space == std::string_view::npos) return {};
-    text.remove_prefix(space);
-    while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-    return text;
-}
-
 Error missing(std::string_view key, std::string_view name) {
     return fail("{} \"{}\" is not among the boot modules; add it to the GRUB entry", key, name).error();
 }
@@ -98,7 +86,7 @@ Result<> Provisioner::collect_modules(const VmConfig& config, FixedVector<Physic
         if (auto added = add("initrd", config.initrd); !added) return added;
     }
     for (usize i = 0; i < config.module_count(); ++i) {
-        if (auto added = add("module", first_word(config.module(i))); !added) return added;
+        if (auto added = add("module", config.module_name(i)); !added) return added;
     }
     return {};
 }
@@ -110,10 +98,9 @@ void Provisioner::collect_images(const VmConfig& config, BootImages& images) {
     images.protocol = config.boot;
     if (!config.initrd.empty()) images.initrd = bytes_of(*find_module(config.initrd));
     for (usize i = 0; i < config.module_count(); ++i) {
-        const std::string_view name = first_word(config.module(i));
-        guest_modules_[i] = {.name = name,
-                             .bytes = bytes_of(*find_module(name)),
-                             .cmdline = after_first_word(config.module(i))};
+        const std::string_view name = config.module_name(i);
+        guest_modules_[i] = {
+            .name = name, .bytes = bytes_of(*find_module(name)), .cmdline = config.module_arguments(i)};
     }
     images.modules = {guest_modules_, config.module_count()};
 }

@@ -176,14 +176,6 @@ def too_little_memory(machine):
         print("ok: too little RAM is said in figures", flush=True)
 
 
-def screen_text(machine):
-    """What the text-mode screen shows."""
-    path = machine.path("text")
-    machine.command("pmemsave", val=0xB8000, size=4000, filename=path)
-    with open(path, "rb") as file:
-        return file.read()[::2].decode("latin-1")
-
-
 def no_serial_port(machine):
     """A console port that is not there: no line to talk on, and the VMs run all the same, as the screen's last lines tell
     (HV-E006 is further up by then). On QEMU alone: nothing tells what Bochs has on its screen while it runs."""
@@ -191,7 +183,7 @@ def no_serial_port(machine):
                 options="console=com2", memory=128) as system:
         def shows(text):
             system.machine.pump(0.5)
-            return text in screen_text(system.machine)
+            return text in support.screen_text(system.machine)
 
         system.wait_until(lambda: shows("VM echo started"), "the boot goes on and the VM starts")
         check("Bulkhead" not in system.machine.text(), "nothing is written to another port")

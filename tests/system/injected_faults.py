@@ -159,7 +159,7 @@ def stuck_uart(system):
     """No byte of a stuck UART's is lost, and nobody waits for it: the screen shows how far the boot has come."""
     def shows(text):
         system.machine.pump(0.5)
-        return text in screen_text(system.machine)
+        return text in support.screen_text(system.machine)
 
     system.wait_until(lambda: shows("VM last started"), "the screen shows that the boot goes on")
     check(support.PROMPT not in system.machine.text(), "while nothing comes from the UART")
@@ -167,14 +167,6 @@ def stuck_uart(system):
     system.expect(r"Bulkhead \S+\r\n")
     system.expect(r"virtualisation: ")
     print("ok: what the UART did not take comes when it does", flush=True)
-
-
-def screen_text(machine):
-    """What the text-mode screen shows."""
-    path = machine.path("text")
-    machine.command("pmemsave", val=0xB8000, size=4000, filename=path)
-    with open(path, "rb") as file:
-        return file.read()[::2].decode("latin-1")
 
 
 def real_events(system):

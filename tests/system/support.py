@@ -148,6 +148,14 @@ def plain(output):
     return re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", bytes(output).decode(errors="replace")).replace("\r", "")
 
 
+def screen_text(machine):
+    """What the text-mode screen of a QEMU machine shows."""
+    path = machine.path("text")
+    machine.command("pmemsave", val=0xB8000, size=4000, filename=path)
+    with open(path, "rb") as file:
+        return file.read()[::2].decode("latin-1")
+
+
 def skip(why):
     """Ends the test as skipped."""
     print(f"skipped: {why}", flush=True)

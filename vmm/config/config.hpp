@@ -108,6 +108,8 @@ struct VmConfig {
     // Modules that the guest's kernel gets, each "NAME" or "NAME COMMAND LINE".
     [[nodiscard]] usize module_count() const { return module_ends_.size(); }
     [[nodiscard]] std::string_view module(usize index) const;
+    [[nodiscard]] std::string_view module_name(usize index) const;
+    [[nodiscard]] std::string_view module_arguments(usize index) const;
     [[nodiscard]] bool add_module(std::string_view text);
     void clear_modules();
 

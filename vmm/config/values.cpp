@@ -200,6 +200,18 @@ std::string_view VmConfig::module(usize index) const {
     return {module_text_.view().data() + start, module_ends_[index] - start};
 }
 
+std::string_view VmConfig::module_name(usize index) const {
+    const std::string_view text = module(index);
+    return text.substr(0, text.find(' '));
+}
+
+std::string_view VmConfig::module_arguments(usize index) const {
+    std::string_view text = module(index);
+    text.remove_prefix(module_name(index).size());
+    while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+    return text;
+}
+
 bool VmConfig::add_module(std::string_view text) {
     if (text.size() > module_text_.capacity() - module_text_.size() || module_ends_.full()) return false;
     module_text_.append(text);
