@@ -151,7 +151,7 @@ def main():
     parser.add_argument("machines", nargs="*", metavar="MACHINE", help=f"of {' '.join(MACHINES)} (default: all)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE too")
     parser.add_argument("--check", action="store_true", help=f"compare with {os.path.relpath(FIGURES, ROOT)}; exit 1 where "
-                        f"a figure has grown by more than {TOLERANCE:.0%}")
+                        f"a figure has grown by more than {TOLERANCE:.0%}%")
     parser.add_argument("--update", action="store_true", help="keep these figures there")
     options = parser.parse_args()
     if unknown := set(options.machines) - set(MACHINES):
