@@ -21,12 +21,15 @@ struct alignas(64) CoreEntry {
 
     // A kick is sent and not taken yet: another would say nothing new.
     std::atomic<bool> kick_pending{false};
+    // Likewise an NMI that stands in for it.
+    std::atomic<bool> nmi_pending{false};
     CoreMailbox<CoreWork> mailbox;
     std::atomic<u64> heartbeat{0};
     std::atomic<CoreActivity> activity{CoreActivity::working};
-    CoreWatch watch;  // core 0's
+    CoreWatch watch;                // core 0's
+    bool kick_was_pending = false;  // core 0's: when it last looked
 
-    std::atomic<u64> kicks_sent{0}, kicks_merged{0};
+    std::atomic<u64> kicks_sent{0}, kicks_merged{0}, nmis_sent{0};
     u64 kicks_taken = 0, requests = 0;  // its own
 };
 

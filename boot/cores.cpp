@@ -27,6 +27,24 @@ void on_kick(void*) {
     the_local_apic->end_of_interrupt();
 }
 
+// An NMI ends the guest's turn like any interrupt: it exits, whatever the guest's IF, interrupt shadow and
+// its own NMIs block. One that comes while the core is in host code is in vain. So whoever wants something
+// sends the next when that one was taken and nothing came of it.
+bool on_nmi() {
+    CoreEntry& core = core_table[cpu_index()];
+    return core.nmi_pending.exchange(false, std::memory_order_seq_cst);
+}
+
+// At most one is under way: two could be taken one after the other, and the second would be nobody's.
+void kick_by_nmi(CoreEntry& entry) {
+    if (entry.nmi_pending.exchange(true, std::memory_order_seq_cst)) return;
+    entry.nmis_sent.fetch_add(1, std::memory_order_relaxed);
+    if (!the_local_apic->send_nmi(entry.apic_id)) entry.nmi_pending.store(false, std::memory_order_seq_cst);
+}
+
+// How long a kick is waited for before an NMI is sent, in parts of a second.
+constexpr u64 nmi_parts = 100;
+
 void freeze_other_cores() {
     for (u32 i = 0; i < core_table_size; ++i) {
         if (i != cpu_index() && core_table[i].start.online())
@@ -41,6 +59,7 @@ void begin_core_table(Host& host) {
     the_local_apic = &host.local_apic;
     tsc_hz = host.tsc.hz;
     set_interrupt_handler(host_vector::reschedule, on_kick, nullptr);
+    set_nmi_handler(on_nmi);
     panic_settings.core_runs = [](u32 cpu) { return core_online(cpu); };
     panic_settings.freeze_others = freeze_other_cores;
 }
@@ -91,14 +110,20 @@ Result<> run_on_core(unsigned core, CoreWork& work) {
     CoreEntry& entry = core_table[core];
     if (!entry.mailbox.post(work)) return fail("core {} is at work on another request", core);
     const u64 start = cpu::read_tsc_ordered();
+    u64 next_nmi = start + tsc_hz / nmi_parts;
     for (;;) {
         kick_core(core);
         for (unsigned i = 0; i < 1000; ++i) {
             if (entry.mailbox.take_result()) return {};
             cpu::pause();
         }
+        const u64 now = cpu::read_tsc_ordered();
+        if (now >= next_nmi && entry.activity.load(std::memory_order_relaxed) == CoreActivity::waiting) {
+            kick_by_nmi(entry);
+            next_nmi = now + tsc_hz / nmi_parts;
+        }
         // What has begun ends: only the core's answer is waited for with a limit.
-        if (cpu::read_tsc_ordered() - start > tsc_hz && entry.mailbox.withdraw())
+        if (now - start > tsc_hz && entry.mailbox.withdraw())
             return fail("HV-E043: core {} does not answer within a second", core);
     }
 }
@@ -125,8 +150,12 @@ void watch_cores(Logger& log) {
         CoreEntry& core = core_table[i];
         if (i == cpu_index() || !core.start.online()) continue;
         const bool working = core.activity.load(std::memory_order_acquire) == CoreActivity::working;
+        const bool kicked = core.kick_pending.load(std::memory_order_relaxed);
+        // Since the last look: what takes its interrupts has taken it long ago.
+        if (kicked && core.kick_was_pending && !working) kick_by_nmi(core);
+        core.kick_was_pending = kicked;
         const CoreSign sign{.heartbeat = core.heartbeat.load(std::memory_order_relaxed),
-                            .accountable = working || core.kick_pending.load(std::memory_order_relaxed)};
+                            .accountable = working || kicked};
         switch (core.watch.look(now, sign, tsc_hz)) {
             case CoreWatch::Verdict::fine: break;
             case CoreWatch::Verdict::silent:
@@ -144,6 +173,7 @@ CoreCounters core_counters(unsigned core) {
     return {.kicks_sent = entry.kicks_sent.load(std::memory_order_relaxed),
             .kicks_merged = entry.kicks_merged.load(std::memory_order_relaxed),
             .kicks_taken = entry.kicks_taken,
+            .nmis_sent = entry.nmis_sent.load(std::memory_order_relaxed),
             .requests = entry.requests};
 }
 

@@ -25,7 +25,9 @@ void start_cores(Host& host, CoreMain core_main);
 [[nodiscard]] bool core_online(unsigned core);
 [[nodiscard]] CoreInfo core_info(unsigned core);
 
-// See HostServices.
+// See HostServices. A core that does not take the kick's interrupt is sent an NMI after a while, which a
+// guest cannot keep from it. (In Bochs, whose VT-x takes no interrupt as an exit while the guest has IF = 0,
+// that is the only way to a guest that spins so.)
 void kick_core(unsigned core);
 [[nodiscard]] Result<> run_on_core(unsigned core, CoreWork& work);
 
@@ -41,14 +43,15 @@ enum class CoreActivity : u8 {
 // The running core's sign of life, at each change.
 void note_activity(CoreActivity activity);
 
-// For core 0's loop, at any rate: names cores that have made no progress for a second in the log, once, and
-// says when they go on.
+// For core 0's loop, at any rate: sends an NMI to cores in a guest that leave a kick unanswered; names cores
+// that have made no progress for a second in the log, once, and says when they go on.
 void watch_cores(Logger& log);
 
 struct CoreCounters {
     u64 kicks_sent = 0;    // to this core
     u64 kicks_merged = 0;  // not sent, as one was under way
     u64 kicks_taken = 0;
+    u64 nmis_sent = 0;  // instead of kicks that it did not take
     u64 requests = 0;
 };
 [[nodiscard]] CoreCounters core_counters(unsigned core);
