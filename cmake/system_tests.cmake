@@ -71,6 +71,7 @@ add_system_test(big_memory MACHINES epyc skylake ARGUMENTS 3328 TIMEOUT 900 COST
 add_system_test(shares MACHINES skylake TIMEOUT 600 COST 120)
 # Not the gang: QEMU's cores are threads, which the host runs one after the other.
 add_system_test(shares MACHINES epyc ARGUMENTS shares COST 40)
+add_system_test(isolation MACHINES skylake epyc COST 60)
 add_system_test(inmate MACHINES skylake epyc COST 70)
 add_system_test(exerciser MACHINES epyc COST 40)
 

@@ -19,6 +19,17 @@ class CoreWork {
     ~CoreWork() = default;
 };
 
+// Likewise, without a class for each kind of work.
+template <class Function>
+class WorkOf final : public CoreWork {
+  public:
+    explicit WorkOf(Function function) : function_(function) {}
+    void run() override { function_(); }
+
+  private:
+    Function function_;
+};
+
 struct CoreInfo {
     u32 apic_id = 0;
     bool online = false;

@@ -7,17 +7,6 @@
 namespace bulkhead {
 namespace {
 
-// Something to do on another core, without an object per kind of work.
-template <class Function>
-class WorkOf final : public CoreWork {
-  public:
-    explicit WorkOf(Function function) : function_(function) {}
-    void run() override { function_(); }
-
-  private:
-    Function function_;
-};
-
 class PlanLog final : public LineSink {
   public:
     explicit PlanLog(Logger& log) : log_(log) {}

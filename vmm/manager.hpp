@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "kernel/log/logger.hpp"
+#include "kernel/mem/isolation.hpp"
 #include "vmm/config/config.hpp"
 #include "vmm/console/management.hpp"
 #include "vmm/core.hpp"
@@ -42,6 +43,9 @@ class VmManager final : public Management, private Surroundings {
     VmManager& operator=(const VmManager&) = delete;
 
     void set_observer(VmObserver& observer) { observer_ = &observer; }
+
+    // For tests: see Provisioner.
+    void set_fault(AllocationFault* fault) { provisioner_.set_fault(fault); }
 
     // Registers every VM of the configuration, and starts those that are to start by themselves.
     void adopt();
@@ -84,6 +88,8 @@ class VmManager final : public Management, private Surroundings {
     bool core_summary(unsigned core, CoreSummary& out) const override;
     MemorySummary memory() const override;
     bool vm_memory(VmId vm, VmMemorySummary& out) const override;
+    Result<> check_tables(TableCheck& out, Sink& leaks) override;
+    Result<> check_reach(std::optional<VmId> viewer, VmId owner, ReachCheck& out) override;
     bool gang_summary(VmId vm, GangSummary& out) const override;
     void print_plan(Sink& sink) const override { plan_.print(sink); }
     Integrity integrity() const override {
@@ -119,6 +125,9 @@ class VmManager final : public Management, private Surroundings {
     // Its vCPUs belong where the plan says.
     void settle(VmSlot& slot);
     [[nodiscard]] Result<> move(VmSlot& slot);
+    // On that core, in the slot's address space or the kernel's (null).
+    [[nodiscard]] Result<> try_reach(const VmSlot* viewer, const VmSlot& owner, unsigned core,
+                                     ReachCheck& out);
     // Gives its vCPUs their parts of its weight and cap, now or when they are next attached.
     [[nodiscard]] Result<> share_out(VmSlot& slot);
     // Puts its vCPUs to work on their cores, and takes them off; afterwards nobody runs or holds any of them.
@@ -146,6 +155,7 @@ class VmManager final : public Management, private Surroundings {
     usize slot_count_ = 0;
     std::optional<Core> cores_[max_cores];
     unsigned core_count_ = 0;
+    std::optional<IsolationAudit> audit_;  // working memory
     // Too large for the stack: what is asked for and what was before.
     VmConfig wanted_, previous_;
 };

@@ -114,6 +114,7 @@ Result<> Provisioner::create(VmSlot& slot, Surroundings& surroundings) {
     auto memory = take_memory(units_, memory_need_of(*slot.config));
     if (!memory) return std::unexpected(memory.error());
     slot.memory = *memory;
+    slot.arena.set_fault(fault_);
     auto made = build_compartment(slot);
     if (made) made = build_machine(slot, blueprint, surroundings);
     if (!made) release(slot);
@@ -146,7 +147,7 @@ Result<> Provisioner::build_compartment(VmSlot& slot) {
     clear(arena);
     const std::span<u64> books(reinterpret_cast<u64*>(at(arena.start)), page_size / sizeof(u64));
     slot.table_pool = PagePool(arena.start + page_size, table_pages, books);
-    slot.tables.emplace(slot.table_pool, host_.window());
+    slot.tables.emplace(slot.table_pool, host_.window(), fault_);
     auto compartment =
         Compartment::create(host_.kernel_table(), *slot.tables, slot.memory, modules, host_.max_page_level());
     if (auto unmapped = host_.unmap(arena); !unmapped) return unmapped;

@@ -33,6 +33,9 @@ class Provisioner {
     void enter(const VmSlot& slot) const { host_.enter_address_space(slot.compartment->root()); }
     void enter_kernel() const { host_.enter_address_space(host_.kernel_table().root()); }
 
+    // For tests: strikes at an allocation in the arena of a VM that is created, or of a page for its tables.
+    void set_fault(AllocationFault* fault) { fault_ = fault; }
+
     [[nodiscard]] const UnitAllocator& units() const { return units_; }
     [[nodiscard]] const BootModule* find_module(std::string_view name) const;
     // The content of a module, copied out; fails when `out` is too small.
@@ -58,6 +61,7 @@ class Provisioner {
     UnitAllocator& units_;
     Logger& log_;
     std::span<const BootModule> modules_;
+    AllocationFault* fault_ = nullptr;
     GuestModule guest_modules_[VmConfig::max_modules];  // while a VM is loaded
 };
 

@@ -44,9 +44,17 @@ struct VcpuThread {
 // Pages for a compartment's own tables: in the VM's arena.
 class CompartmentTables final : public PoolTableMemory {
   public:
-    CompartmentTables(PagePool& pool, u64 window) : PoolTableMemory(pool, window) {}
+    CompartmentTables(PagePool& pool, u64 window, AllocationFault* fault)
+        : PoolTableMemory(pool, window), fault_(fault) {}
+    Result<HostPhysical> allocate() override {
+        if (fault_ != nullptr && fault_->strikes()) return fail("the page is kept back, for a test");
+        return PoolTableMemory::allocate();
+    }
     // Changed only while no core is in the compartment.
     void flush(u64, u64) override {}
+
+  private:
+    AllocationFault* fault_;
 };
 
 struct VmSlot {

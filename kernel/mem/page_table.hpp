@@ -109,6 +109,7 @@ class PageTableAlgorithm {
 
     [[nodiscard]] HostPhysical root() const { return root_; }
     [[nodiscard]] const PagingFormat& format() const { return *format_; }
+    [[nodiscard]] TableMemory& memory() const { return *memory_; }
 
   private:
     using VisitFunction = bool (*)(void*, const Mapping&);
@@ -154,6 +155,7 @@ class PageTable : private PageTableAlgorithm {
     using PageTableAlgorithm::destroy;
     using PageTableAlgorithm::format;
     using PageTableAlgorithm::make_root;
+    using PageTableAlgorithm::memory;
     using PageTableAlgorithm::PageTableAlgorithm;
     using PageTableAlgorithm::pin_top_slot;
     using PageTableAlgorithm::root;

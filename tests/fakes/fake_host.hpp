@@ -54,7 +54,7 @@ class FakeHost final : public HostServices {
         return unmapped;
     }
     [[nodiscard]] bool can_read(HostPhysical physical) const override {
-        return permissions_at(physical.raw()).read;
+        return !reads_nothing && permissions_at(physical.raw()).read;
     }
     [[nodiscard]] u64 window() const override { return reinterpret_cast<u64>(window_); }
     [[nodiscard]] unsigned max_page_level() const override { return 3; }
@@ -84,6 +84,8 @@ class FakeHost final : public HostServices {
     [[nodiscard]] usize kernel_tables() const { return kernel_pages_.size(); }
 
     u64 switches = 0, maps = 0, fail_map_at = ~u64{0};
+    u64 tables_made = 0, fail_table_at = ~u64{0};
+    bool reads_nothing = false;
     unsigned reboots = 0, power_offs = 0;
 
   private:
@@ -94,6 +96,7 @@ class FakeHost final : public HostServices {
       public:
         explicit Tables(FakeHost& host) : host_(host) {}
         Result<HostPhysical> allocate() override {
+            if (host_.tables_made++ == host_.fail_table_at) return fail("the kernel has no page left");
             const u64 address = kernel_pages_start + page_size * host_.next_page_++;
             host_.kernel_pages_[address] = std::make_unique<std::array<u64, 512>>();
             return HostPhysical(address);

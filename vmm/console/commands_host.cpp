@@ -1,6 +1,7 @@
 // Commands about the hypervisor and the machine it runs on.
 #include "kernel/base/filtered.hpp"
 #include "vmm/console/commands.hpp"
+#include "vmm/console/isolation.hpp"
 
 namespace bulkhead {
 namespace {
@@ -201,6 +202,14 @@ constexpr Command rows[] = {
      .help = "Every VM's cores, memory ranges, modules and devices, and why anything was refused.\n",
      .example = "plan",
      .run = plan},
+    {.name = "isolation",
+     .usage = "isolation",
+     .summary = "proves that no VM reaches another's memory",
+     .help = "Walks every page table, the kernel's and each VM's, and looks for memory of another\n"
+             "VM. Then tries: on each core that serves a VM, in that VM's address space, a load\n"
+             "from each 2 MiB of the others' memory has to fault; and so in the kernel's, on all.\n",
+     .example = "isolation",
+     .run = check_isolation},
     {.name = "repeat",
      .usage = "repeat [--verbose] N COMMAND [; COMMAND]...",
      .summary = "runs commands again and again",

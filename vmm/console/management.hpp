@@ -2,6 +2,7 @@
 // All of it is called on the core that serves the console.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -110,6 +111,21 @@ struct VmMemorySummary {
     FixedVector<PhysicalRange, 12> ranges;  // of machine memory; the first is the arena
 };
 
+// All page tables, as they are: the kernel's, and each VM's, those included that its guest goes through.
+struct TableCheck {
+    u64 tables = 0;
+    u64 mappings = 0;  // in them
+    u64 leaks = 0;     // of these: to memory of another VM, or in the kernel's: of any
+};
+// What code in one address space reaches of a VM's memory, tried on each core that serves the former.
+struct ReachCheck {
+    unsigned cores = 0;
+    u64 loads = 0;           // that were tried: all page-faulted, if not `reached`
+    bool reached = false;    // one did not
+    unsigned core = 0;       // there,
+    HostPhysical address{};  // from this memory
+};
+
 // A text screen, in printable ASCII. Large: not for a stack.
 struct ScreenText {
     static constexpr unsigned max_columns = 132, max_rows = 60;
@@ -187,6 +203,14 @@ class Management {
     [[nodiscard]] virtual bool core_summary(unsigned core, CoreSummary& out) const = 0;
     [[nodiscard]] virtual MemorySummary memory() const = 0;
     [[nodiscard]] virtual bool vm_memory(VmId vm, VmMemorySummary& out) const = 0;
+
+    // That no VM's memory is in reach of another. One line on `leaks` for each of the first mappings that
+    // should not be.
+    [[nodiscard]] virtual Result<> check_tables(TableCheck& out, Sink& leaks) = 0;
+    // Loads from the memory of `owner`, a byte of each 2 MiB, in the address space of `viewer`, or in the
+    // kernel's own (nullopt) on every core. Fails when one of the VMs has no memory now, and when a core does
+    // not answer or cannot even read what it may.
+    [[nodiscard]] virtual Result<> check_reach(std::optional<VmId> viewer, VmId owner, ReachCheck& out) = 0;
 
     // How closely together the vCPUs of a gang start. False when the VM is none.
     [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const = 0;

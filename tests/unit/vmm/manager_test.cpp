@@ -20,6 +20,10 @@ struct NoInterrupts final : InterruptFlag {
     bool disable() override { return false; }
     void restore(bool) override {}
 };
+struct Text final : Sink {
+    void write(std::string_view piece) override { text += piece; }
+    std::string text;
+};
 struct Observer final : VmObserver {
     void vm_changed(std::string_view text) override { lines.emplace_back(text); }
     std::vector<std::string> lines;
@@ -615,4 +619,145 @@ TEST_CASE("a thousand VMs come and go and nothing is left of them") {
     }
     CHECK(world.state(1) == VmState::running);
     CHECK(world.turn());
+}
+
+TEST_CASE("no page table leads to another VM's memory, and no load from it works, whoever has it entered") {
+    World world;
+    world.vm("one").vcpus = 2;
+    world.vm("two");
+    world.vm("three").autostart = false;
+    world.adopt();
+    VmManager& m = *world.manager;
+    for (int i = 0; i < 6; ++i) REQUIRE(world.turn());
+    Text leaks;
+    TableCheck tables;
+    REQUIRE(m.check_tables(tables, leaks));
+    CHECK(tables.tables == 5);  // the kernel's, and of each VM the compartment's and the guest's
+    CHECK(tables.mappings > 4);
+    CHECK(tables.leaks == 0);
+    CHECK(leaks.text.empty());
+
+    const std::optional<VmId> viewers[] = {std::nullopt, VmId(0), VmId(1)};
+    for (const auto viewer : viewers) {
+        for (const u16 owner : {0, 1}) {
+            if (viewer == VmId(owner)) continue;
+            ReachCheck reach;
+            CHECK(text_of(m.check_reach(viewer, VmId(owner), reach)) == "fine");
+            CHECK_FALSE(reach.reached);
+            CHECK(reach.cores == 1);
+            CHECK(reach.loads == 3 + 2);  // 6 MiB in two runs, each with its last byte
+        }
+    }
+    CHECK(world.host.in_kernel());
+    ReachCheck reach;
+    CHECK(text_of(m.check_reach(VmId(0), VmId(0), reach)) == "one may read its own memory");
+    CHECK(text_of(m.check_reach(VmId(0), VmId(2), reach)) == "three is off");
+    CHECK(text_of(m.check_reach(VmId(2), VmId(0), reach)) == "three is off");
+    CHECK(text_of(m.check_reach(VmId(9), VmId(0), reach)) == "there is no such VM");
+    CHECK(text_of(m.check_reach(std::nullopt, VmId(9), reach)) == "there is no such VM");
+    // Whoever was interrupted goes on.
+    for (int i = 0; i < 6; ++i) REQUIRE(world.turn());
+
+    // What is mapped is found: by its table, and by a load.
+    VmMemorySummary memory;
+    REQUIRE(m.vm_memory(VmId(1), memory));
+    REQUIRE(memory.ranges.size() == 2);
+    REQUIRE(world.host.map({memory.ranges[1].start + 2 * mib, page_size}, read_only));
+    REQUIRE(m.check_tables(tables, leaks));
+    CHECK(tables.leaks == 1);
+    CHECK(leaks.text.find("the kernel's host table maps memory of VM 1") == 0);
+    REQUIRE(m.check_reach(std::nullopt, VmId(1), reach));
+    CHECK(reach.reached);
+    CHECK(reach.core == 0);
+    CHECK(reach.address == memory.ranges[1].start + 2 * mib);
+    REQUIRE(m.check_reach(VmId(0), VmId(1), reach));
+    CHECK_FALSE(reach.reached);
+    REQUIRE(world.host.unmap({memory.ranges[1].start + 2 * mib, page_size}));
+    // Nothing can be proven where not even a VM's own memory is readable.
+    world.host.reads_nothing = true;
+    CHECK(text_of(m.check_reach(VmId(0), VmId(1), reach)) == "core 0 cannot read one's own memory for it");
+}
+
+// Creation as such: what power_on() does is not counted, for it takes nothing.
+TEST_CASE("creation fails at each of its steps in turn, and nothing is left behind") {
+    // Each way to fail, with the number of the step at which it does: true if that step was come to.
+    struct Way {
+        const char* name;
+        u64 least;  // so many steps there are
+        void (*arm)(World& world, AllocationFault& fault, u64 step);
+        bool (*struck)(const World& world, const AllocationFault& fault, u64 step);
+    };
+    const Way ways[] = {
+        {"an allocation in the VM's arena, or of a page for its tables", 30,
+         [](World& world, AllocationFault& fault, u64 step) {
+             fault = {.fail_at = step};
+             world.manager->set_fault(&fault);
+         },
+         [](const World&, const AllocationFault& fault, u64 step) { return fault.seen > step; }},
+        {"a mapping in the kernel's tables", 0,
+         [](World& world, AllocationFault&, u64 step) { world.host.fail_map_at = world.host.maps + step; },
+         [](const World& world, const AllocationFault&, u64) {
+             return world.host.maps > world.host.fail_map_at;
+         }},
+        {"a page for the kernel's tables", 0,
+         [](World& world, AllocationFault&, u64 step) {
+             world.host.fail_table_at = world.host.tables_made + step;
+         },
+         [](const World& world, const AllocationFault&, u64) {
+             return world.host.tables_made > world.host.fail_table_at;
+         }},
+        {"a backend", 1,
+         [](World& world, AllocationFault&, u64 step) {
+             world.factory.fail_at = world.factory.creations + step;
+         },
+         [](const World& world, const AllocationFault&, u64) {
+             return world.factory.creations > world.factory.fail_at;
+         }},
+    };
+    for (const Way& way : ways) {
+        CAPTURE(way.name);
+        World world;
+        VmConfig& vm = world.vm("one");
+        vm.vcpus = 2;
+        vm.autostart = false;
+        vm.initrd = "initrd";
+        world.vm("two");
+        world.adopt();
+        REQUIRE(world.state(1) == VmState::running);
+        const u64 free_before = world.units->free_units();
+        const usize tables_before = world.host.kernel_tables();
+        u64 steps = 0;
+        for (bool struck = true; struck; ++steps) {
+            REQUIRE(steps < 2000);
+            AllocationFault fault;
+            way.arm(world, fault, steps);
+            const auto started = world.manager->start(VmId(0));
+            struck = way.struck(world, fault, steps);
+            world.manager->set_fault(nullptr);
+            world.host.fail_map_at = world.host.fail_table_at = world.factory.fail_at = ~u64{0};
+            CAPTURE(steps);
+            REQUIRE(started.has_value() == !struck);
+            if (struck) {
+                REQUIRE(world.state(0) == VmState::off);
+                REQUIRE_FALSE(world.reason(0).empty());
+            } else {
+                REQUIRE(world.manager->destroy(VmId(0)));
+            }
+            REQUIRE(world.units->free_units() == free_before);
+            REQUIRE(world.host.kernel_tables() == tables_before);
+            REQUIRE(world.host.kernel_mappings() == 0);
+            VmMemorySummary memory;
+            REQUIRE(world.manager->vm_memory(VmId(0), memory));
+            REQUIRE(memory.ranges.empty());
+            REQUIRE(memory.overhead_used_bytes == 0);
+            CoreSummary core;
+            REQUIRE(world.manager->core_summary(0, core));
+            REQUIRE(core.vcpus == 1);
+            world.factory.backends.resize(1);
+            world.factory.parameters.resize(1);
+        }
+        INFO("steps that failed in turn: " << steps - 1);
+        REQUIRE(steps > way.least);
+        CHECK(world.turn());
+    }
 }

@@ -251,7 +251,7 @@ TEST_CASE("every command has help, an example that parses, and a place in the li
             CHECK(answer.find("usage:") == (command.name == "help" ? 0 : std::string::npos));
         }
     }
-    CHECK(names.size() == 34);
+    CHECK(names.size() == 35);
     CHECK(desk.run_json("help --json").size() == names.size());
     CHECK(desk.run("help lsit") == "help: unknown command \"lsit\"; did you mean list?\n");
 }

@@ -56,7 +56,11 @@ struct FakeManagement final : Management {
     std::vector<std::string> problems;  // that a config snippet has
     std::string snippet;
     std::string plan;
-    std::function<void()> hook;  // called within each action
+    TableCheck tables{.tables = 5, .mappings = 321, .leaks = 0};
+    bool tables_unreadable = false, unreachable_core = false;
+    std::optional<u16> reached_by;                  // the VM that can read another's memory
+    std::vector<std::pair<int, int>> reach_checks;  // viewer (-1: the kernel) and owner
+    std::function<void()> hook;                     // called within each action
     // Each look at the clock takes 100 us, so that waiting ends.
     mutable u64 clock = 100'000'000'000;
 
@@ -207,6 +211,23 @@ struct FakeManagement final : Management {
         if (vm == nullptr || !vm->gang) return false;
         out = *vm->gang;
         return true;
+    }
+    Result<> check_tables(TableCheck& out, Sink& leaks) override {
+        out = tables;
+        if (tables_unreadable) return fail("memory in too many pieces");
+        for (u64 i = 0; i < tables.leaks; ++i) print(leaks, "leak {}\n", i);
+        return {};
+    }
+    Result<> check_reach(std::optional<VmId> viewer, VmId owner, ReachCheck& out) override {
+        reach_checks.push_back({viewer ? int{viewer->raw()} : -1, int{owner.raw()}});
+        out = {.cores = viewer ? 1U : 4U, .loads = 10};
+        if (unreachable_core) return fail("core 3 does not answer");
+        if (reached_by && viewer && viewer->raw() == *reached_by) {
+            out.reached = true;
+            out.core = 2;
+            out.address = HostPhysical(0x1234000);
+        }
+        return {};
     }
     bool read_log(u64 sequence, LogEntry& entry) override {
         if (sequence >= log.size()) return false;

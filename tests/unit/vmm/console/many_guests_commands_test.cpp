@@ -567,3 +567,50 @@ TEST_CASE("any line at the prompt is answered, in plain text") {
     }
     CHECK(desk.run("version").starts_with("Bulkhead"));
 }
+
+TEST_CASE("isolation tries every pair of VMs that have memory, and from the kernel, and says what it found") {
+    Desk desk;
+    desk.management.vms[1].memory_summary = desk.management.vms[0].memory_summary;
+    CHECK(desk.run("isolation") ==
+          "5 page tables with 321 mappings: 0 lead to memory of another VM\n"
+          "the kernel on 4 core(s): 20 loads from VMs' memory that is not its own: each page-faulted\n"
+          "web on 1 core(s): 10 loads from VMs' memory that is not its own: each page-faulted\n"
+          "db on 1 core(s): 10 loads from VMs' memory that is not its own: each page-faulted\n"
+          "isolated: no VM's memory is in reach of another\n");
+    CHECK(desk.management.reach_checks == std::vector<std::pair<int, int>>{{-1, 1}, {-1, 2}, {1, 2}, {2, 1}});
+    json report = desk.run_json("isolation --json");
+    CHECK(report["isolated"] == true);
+    CHECK(report["tables"] == 5);
+    CHECK(report["mappings"] == 321);
+    CHECK(report["leak_count"] == 0);
+    CHECK(report["leaks"].empty());
+    REQUIRE(report["viewers"].size() == 3);
+    CHECK(report["viewers"][0]["viewer"] == "the kernel");
+    CHECK(report["viewers"][2]["viewer"] == "db");
+    CHECK(report["viewers"][2]["loads"] == 10);
+
+    desk.management.reached_by = 2;
+    CHECK(desk.run("isolation")
+              .find("db on 1 core(s): 10 loads from VMs' memory that is not its own: "
+                    "NOT ISOLATED: on core 2 it can read memory of web at 0x1234000\n"
+                    "NOT ISOLATED\n") != std::string::npos);
+    CHECK(desk.run("repeat 3 isolation").find("VMs are not isolated") != std::string::npos);
+    report = desk.run_json("isolation --json");
+    CHECK(report["isolated"] == false);
+    CHECK(report["viewers"][1]["isolated"] == true);
+    CHECK(report["viewers"][2]["isolated"] == false);
+
+    desk.management.reached_by.reset();
+    desk.management.tables.leaks = 2;
+    CHECK(desk.run("isolation").find("LEAK: leak 1\n") != std::string::npos);
+    report = desk.run_json("isolation --json");
+    CHECK(report["isolated"] == false);
+    CHECK(report["leaks"] == json{"leak 0", "leak 1"});
+
+    desk.management.tables.leaks = 0;
+    desk.management.tables_unreadable = true;
+    CHECK(desk.run("isolation").ends_with("\nNOT ISOLATED\n"));
+    desk.management.tables_unreadable = false;
+    desk.management.unreachable_core = true;
+    CHECK(desk.run("isolation").find("NOT ISOLATED: core 3 does not answer") != std::string::npos);
+}
