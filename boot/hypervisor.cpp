@@ -72,7 +72,7 @@ class Services final : public HostServices {
                 .tsc = the_host->machine.tsc(),
                 .tsc_hz = the_host->machine.tsc_hz()};
     }
-    bool can_read(HostPhysical address) const override { return cpu::probe_read(arena_virtual(address)); }
+    bool page_faults(HostPhysical address) const override { return cpu::page_faults(arena_virtual(address)); }
     Integrity integrity() const override {
         return {.text_checksum = image_checksum(),
                 .table_checksum = kernel_page_table().checksum(),

@@ -47,9 +47,9 @@ class HostServices {
     // ... except what is mapped here for a moment: at window() + physical. Page-aligned. Core 0 only.
     [[nodiscard]] virtual Result<> map(const PhysicalRange& range, Permissions permissions) = 0;
     [[nodiscard]] virtual Result<> unmap(const PhysicalRange& range) = 0;
-    // Whether a load from window() + physical works on this core, in the address space it is in. For tests of
-    // the isolation: whoever cannot tell says yes.
-    [[nodiscard]] virtual bool can_read(HostPhysical) const { return true; }
+    // Whether a load from window() + physical takes a page fault at that address, on this core in the address
+    // space it is in. For tests of the isolation: whoever cannot tell says no.
+    [[nodiscard]] virtual bool page_faults(HostPhysical) const { return false; }
     // Where the window of a VM's own memory begins: arena_window, but in host tests, which cannot map there.
     [[nodiscard]] virtual u64 window() const { return arena_window; }
     [[nodiscard]] virtual unsigned max_page_level()

@@ -83,17 +83,17 @@ Result<> VmManager::try_reach(const VmSlot* viewer, const VmSlot& owner, unsigne
     WorkOf work([&] {
         host_.enter_address_space(viewer == nullptr ? kernel : viewer->compartment->root());
         // Else the failures of the others would prove nothing.
-        sees_its_own = viewer == nullptr || host_.can_read(viewer->memory[0].start);
+        sees_its_own = viewer == nullptr || !host_.page_faults(viewer->memory[0].start);
         for (const UnitRun& run : owner.memory) {
             const PhysicalRange range{.start = run.start, .length = run.bytes()};
-            const auto readable = first_readable(range, [&](HostPhysical address) {
+            const auto reachable = first_reachable(range, [&](HostPhysical address) {
                 ++out.loads;
-                return host_.can_read(address);
+                return host_.page_faults(address);
             });
-            if (!readable) continue;
+            if (!reachable) continue;
             out.reached = true;
             out.core = core;
-            out.address = *readable;
+            out.address = *reachable;
             break;
         }
         host_.enter_address_space(kernel);

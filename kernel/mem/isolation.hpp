@@ -59,14 +59,15 @@ class IsolationAudit {
     u64 leak_count_ = 0;
 };
 
-// Tries a byte of every 2 MiB of the range, and its last one. can_read(HostPhysical) tells whether it could
-// be read. Returns the first that could: none may, of what is not to be reached.
-template <class CanRead>
-[[nodiscard]] std::optional<HostPhysical> first_readable(const PhysicalRange& range, CanRead&& can_read) {
+// Tries a byte of every 2 MiB of the range, and its last one. page_faults(HostPhysical) tells whether a load
+// of it took a page fault. Returns the first that did not: there is none, in what is not to be reached.
+template <class PageFaults>
+[[nodiscard]] std::optional<HostPhysical> first_reachable(const PhysicalRange& range,
+                                                          PageFaults&& page_faults) {
     for (u64 offset = 0; offset < range.length; offset += large_page_size) {
-        if (can_read(range.start + offset)) return range.start + offset;
+        if (!page_faults(range.start + offset)) return range.start + offset;
     }
-    if (range.length != 0 && can_read(range.start + (range.length - 1)))
+    if (range.length != 0 && !page_faults(range.start + (range.length - 1)))
         return range.start + (range.length - 1);
     return std::nullopt;
 }

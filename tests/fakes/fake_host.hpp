@@ -38,6 +38,7 @@ class FakeHost final : public HostServices {
         ++switches;
         if (root == current_) return;
         current_ = root;
+        if (root != kernel_.root()) last_vm_root = root;
         show();
     }
     [[nodiscard]] const HostPageTable& kernel_table() const override { return kernel_; }
@@ -53,8 +54,8 @@ class FakeHost final : public HostServices {
         if (unmapped && current_ == kernel_.root()) show();
         return unmapped;
     }
-    [[nodiscard]] bool can_read(HostPhysical physical) const override {
-        return !reads_nothing && permissions_at(physical.raw()).read;
+    [[nodiscard]] bool page_faults(HostPhysical physical) const override {
+        return reads_nothing || !permissions_at(physical.raw()).read;
     }
     [[nodiscard]] u64 window() const override { return reinterpret_cast<u64>(window_); }
     [[nodiscard]] unsigned max_page_level() const override { return 3; }
@@ -79,6 +80,8 @@ class FakeHost final : public HostServices {
         }
         return {};
     }
+    // Reads and changes any tables, the VMs' as well; what it makes is the kernel's.
+    [[nodiscard]] TableMemory& tables() { return table_memory_; }
     // Mappings of the arena window that the kernel's own tables have kept.
     [[nodiscard]] usize kernel_mappings() const { return mappings_of(kernel_.root()).size(); }
     [[nodiscard]] usize kernel_tables() const { return kernel_pages_.size(); }
@@ -86,6 +89,7 @@ class FakeHost final : public HostServices {
     u64 switches = 0, maps = 0, fail_map_at = ~u64{0};
     u64 tables_made = 0, fail_table_at = ~u64{0};
     bool reads_nothing = false;
+    HostPhysical last_vm_root{};  // of the address space that was entered last, but for the kernel's
     unsigned reboots = 0, power_offs = 0;
 
   private:

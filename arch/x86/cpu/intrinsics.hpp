@@ -65,21 +65,6 @@ inline void write_msr(MsrIndex index, u64 value) {
     return fault == 0;
 }
 
-// ---- Memory that may not be there
-// ---------------------------------------------------------------------------
-
-// Whether a byte at `address` can be read in the current address space. For self-tests of what must not be
-// mapped. Not for device registers, which may do something when they are read.
-[[nodiscard]] inline bool probe_read(HostVirtual address) {
-    u32 fault;
-    u8 byte;
-    asm volatile(BULKHEAD_GUARDED("movb (%[address]), %[byte]")
-                 : [fault] "=&r"(fault), [byte] "=&q"(byte)
-                 : [address] "r"(address.raw())
-                 : "memory", "cc");
-    return fault == 0;
-}
-
 // ---- Control and debug registers
 // ---------------------------------------------------------------------------
 
@@ -105,6 +90,26 @@ BULKHEAD_CONTROL_REGISTER(dr3)
 BULKHEAD_CONTROL_REGISTER(dr6)
 BULKHEAD_CONTROL_REGISTER(dr7)
 #undef BULKHEAD_CONTROL_REGISTER
+
+// ---- Memory that may not be there
+// ---------------------------------------------------------------------------
+
+// Whether a load of the byte at `address` takes a page fault, at that very address, in the current address
+// space. For self-tests of what must not be mapped. Not for device registers, which may do something when
+// they are read. CR2, which may hold a guest's value, is kept.
+[[nodiscard]] inline bool page_faults(HostVirtual address) {
+    const u64 kept = read_cr2();
+    write_cr2(~address.raw());  // nothing but a page fault makes it `address`
+    u32 fault;
+    u8 byte;
+    asm volatile(BULKHEAD_GUARDED("movb (%[address]), %[byte]")
+                 : [fault] "=&r"(fault), [byte] "=&q"(byte)
+                 : [address] "r"(address.raw())
+                 : "memory", "cc");
+    const bool here = read_cr2() == address.raw();
+    write_cr2(kept);
+    return fault != 0 && here;
+}
 
 [[nodiscard]] inline u64 read_xcr0() {
     u32 low, high;

@@ -35,7 +35,7 @@ struct TrapCounters {
     u64 nmis = 0;
     u64 unclaimed_nmis = 0;
     u64 machine_checks = 0;  // that were survived
-    u64 fixups = 0;          // faults of guarded instructions: rdmsr of what does not exist, probe_read()
+    u64 fixups = 0;          // faults of guarded instructions: rdmsr of what does not exist, page_faults()
 };
 [[nodiscard]] TrapCounters trap_counters(u32 cpu);
 // For the handler of the local APIC's spurious vector, which is never in service and not acknowledged.

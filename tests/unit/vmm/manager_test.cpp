@@ -621,7 +621,8 @@ TEST_CASE("a thousand VMs come and go and nothing is left of them") {
     CHECK(world.turn());
 }
 
-TEST_CASE("no page table leads to another VM's memory, and no load from it works, whoever has it entered") {
+TEST_CASE(
+    "no page table leads to another VM's memory, and every load from it page-faults, on whoever's core") {
     World world;
     world.vm("one").vcpus = 2;
     world.vm("two");
@@ -673,6 +674,34 @@ TEST_CASE("no page table leads to another VM's memory, and no load from it works
     REQUIRE(m.check_reach(VmId(0), VmId(1), reach));
     CHECK_FALSE(reach.reached);
     REQUIRE(world.host.unmap({memory.ranges[1].start + 2 * mib, page_size}));
+
+    // The same of a VM's own tables: one entry too many in its compartment, and in what its guest goes
+    // through.
+    const HostPhysical stolen = memory.ranges[1].start;
+    HostPageTable compartment(host_paging, world.host.tables(), world.host.last_vm_root);
+    REQUIRE(compartment.map(arena_virtual(stolen), stolen, 2 * mib, {.permissions = read_only}));
+    leaks.text.clear();
+    REQUIRE(m.check_tables(tables, leaks));
+    CHECK(tables.leaks == 1);
+    CHECK(leaks.text.find("VM 0's host table maps memory of VM 1") == 0);
+    REQUIRE(m.check_reach(VmId(0), VmId(1), reach));
+    CHECK(reach.reached);
+    CHECK(reach.address == stolen);
+    REQUIRE(m.check_reach(VmId(1), VmId(0), reach));
+    CHECK_FALSE(reach.reached);
+    REQUIRE(compartment.unmap(arena_virtual(stolen), 2 * mib));
+
+    NestedPageTable nested(world.factory.nested_format(), world.host.tables(),
+                           world.factory.parameters.at(0).nested_root);
+    REQUIRE(nested.map(GuestPhysical(6 * mib), stolen, 2 * mib, {.permissions = read_write_execute}));
+    leaks.text.clear();
+    REQUIRE(m.check_tables(tables, leaks));
+    CHECK(tables.leaks == 1);
+    CHECK(leaks.text.find("VM 0's nested table maps memory of VM 1") == 0);
+    REQUIRE(nested.unmap(GuestPhysical(6 * mib), 2 * mib));
+    REQUIRE(m.check_tables(tables, leaks));
+    CHECK(tables.leaks == 0);
+
     // Nothing can be proven where not even a VM's own memory is readable.
     world.host.reads_nothing = true;
     CHECK(text_of(m.check_reach(VmId(0), VmId(1), reach)) == "core 0 cannot read one's own memory for it");
