@@ -63,6 +63,11 @@ class CpuidPolicy {
     [[nodiscard]] Result<> build(const PhysicalMachine& machine, const CpuidParameters& parameters);
 
     [[nodiscard]] CpuidResult lookup(u32 leaf, u32 subleaf, const CpuidState& state) const;
+    // False: lookup() does not look at the state, which costs something to read.
+    [[nodiscard]] static constexpr bool may_depend_on_state(u32 leaf) {
+        constexpr u32 xsave_leaf = 0xD;
+        return leaf == 1 || (leaf >= xsave_leaf && leaf < extended_base);
+    }
 
     // What the table allows elsewhere.
     [[nodiscard]] CpuVendor vendor() const { return vendor_; }

@@ -1,5 +1,6 @@
 // What becomes of each exit. The handlers of a kind stand together; what they decide by is in the policies.
 #include "arch/x86/regs/control.hpp"
+#include "arch/x86/regs/msr.hpp"
 #include "vmm/control_registers.hpp"
 #include "vmm/vcpu.hpp"
 #include "vmm/vcpu_context.hpp"
@@ -95,11 +96,15 @@ Vcpu::Handling Vcpu::handle_cpuid(const Exit& exit) {
     const unsigned length = length_of(exit);
     if (length == 0) return Handling::handled;
     GeneralRegisters& r = backend_.gprs;
-    const CpuidResult result = cpuid_.lookup(static_cast<u32>(r.rax), static_cast<u32>(r.rcx),
-                                             {.cr4 = backend_.read(Register::cr4),
-                                              .xcr0 = backend_.xcr0(),
-                                              .xss = 0,
-                                              .apic_enabled = apic_.mode() != ApicMode::disabled});
+    const u32 leaf = static_cast<u32>(r.rax);
+    CpuidState state;
+    if (CpuidPolicy::may_depend_on_state(leaf)) {
+        state = {.cr4 = backend_.read(Register::cr4),
+                 .xcr0 = backend_.xcr0(),
+                 .xss = 0,
+                 .apic_enabled = apic_.mode() != ApicMode::disabled};
+    }
+    const CpuidResult result = cpuid_.lookup(leaf, static_cast<u32>(r.rcx), state);
     r.rax = result.eax;
     r.rbx = result.ebx;
     r.rcx = result.ecx;
@@ -154,11 +159,13 @@ Vcpu::Handling Vcpu::handle_msr_write(const Exit& exit) {
     const unsigned length = length_of(exit);
     if (length == 0) return Handling::handled;
     const u64 value = backend_.gprs.rdx << 32 | static_cast<u32>(backend_.gprs.rax);
+    const GuestPhysical page = apic_.page_address();
     MsrContext context = msr_context();
     if (const auto written = write_msr(exit.msr.index, value, context); !written) {
         raise(written.error());
         return Handling::handled;
     }
+    if (exit.msr.index == msr::apic_base && apic_.page_address() != page) instructions_.clear();
     if (apic_.mode() != apic_mode_) apply_apic_mode();
     apic_touched_ = true;
     complete_instruction(length);
@@ -414,18 +421,35 @@ bool Vcpu::fetch(Instruction& instruction) {
     FetchedInstruction fetched;
     if (fetch_instruction(context, execution_mode(context), fetched)) {
         instruction = fetched.instruction;
+        instructions_.store(backend_.code_place(), instruction, {fetched.bytes, fetched.byte_count},
+                            vm_.memory(), hidden_page());
         return true;
     }
     finish_emulation(fetched.outcome, {fetched.bytes, fetched.byte_count});
     return false;
 }
 
+// The local APIC's page wins over RAM.
+GuestPhysical Vcpu::hidden_page() const {
+    constexpr GuestPhysical none{~u64{0}};
+    return apic_.mode() == ApicMode::xapic ? apic_.page_address() : none;
+}
+
 Vcpu::Handling Vcpu::emulate_instruction(const KnownTranslation& known) {
     VcpuContext context(vm_, number_, backend_, apic_, cpuid_);
     const ExecutionMode mode = execution_mode(context);
+    const CodePlace place = backend_.code_place();
+    if (const auto* known_instruction = instructions_.find(place)) {
+        const Instruction& instruction = known_instruction->instruction;
+        const Outcome outcome = emulate(context, mode, instruction, {.known = known});
+        finish_emulation(outcome, {known_instruction->bytes, instruction.length});
+        return Handling::handled;
+    }
     FetchedInstruction fetched;
     Outcome outcome;
     if (fetch_instruction(context, mode, fetched)) {
+        instructions_.store(place, fetched.instruction, {fetched.bytes, fetched.byte_count}, vm_.memory(),
+                            hidden_page());
         outcome = emulate(context, mode, fetched.instruction, {.known = known});
     } else {
         outcome = fetched.outcome;

@@ -1,6 +1,6 @@
 // Every exit accounted for: how often each reason struck and what it cost. The core that runs the vCPU counts
-// by count_exit() and count_guest(); any other may read meanwhile, by add(), total_count() and total_ticks().
-// Each figure is then whole, though not all of one instant.
+// by count_exit(), count_host() and count_guest(); any other may read meanwhile, by add(), total_count() and
+// total_ticks(). Each figure is then whole, though not all of one instant.
 #pragma once
 
 #include "kernel/base/types.hpp"
@@ -18,11 +18,8 @@ struct ExitStatistics {
 
     [[nodiscard]] Entry& of(ExitReason reason) { return entries[static_cast<usize>(reason)]; }
     [[nodiscard]] const Entry& of(ExitReason reason) const { return entries[static_cast<usize>(reason)]; }
-    void count_exit(ExitReason reason, u64 ticks) {
-        Entry& entry = of(reason);
-        increase(entry.count, 1);
-        increase(entry.ticks, ticks);
-    }
+    void count_exit(ExitReason reason) { increase(of(reason).count, 1); }
+    void count_host(ExitReason reason, u64 ticks) { increase(of(reason).ticks, ticks); }
     void count_guest(u64 ticks) { increase(guest_ticks, ticks); }
 
     void add(const ExitStatistics& other) {

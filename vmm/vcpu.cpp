@@ -56,8 +56,16 @@ void Vcpu::load_start_state(const StartState& start) {
 }
 
 Vcpu::RunResult Vcpu::run(u64 deadline) {
+    // The time outside the guest is the last exit's: what was spent since `now` here, and later in the loop.
+    u64 now = vm_.machine().tsc();
+    const RunResult result = run_from(now, deadline);
+    statistics_.count_host(last_exit_, vm_.machine().tsc() - now);
+    return result;
+}
+
+// now: the TSC at the last exit, or at the beginning; it is what becomes of it.
+Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
     const PhysicalMachine& machine = vm_.machine();
-    u64 now = machine.tsc();
     // Whatever happened to the chips since the last turn may have set a timer of theirs.
     timer_check_ = 0;
     while (true) {
@@ -74,27 +82,35 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
             }
         }
         if (now >= deadline) return RunResult::yielded;
-        deliver_events();
+        if (events_possible()) deliver_events();
 
         const u64 timer = next_timer();
         timer_check_ = timer;
         const u64 entered = machine.tsc();
+        statistics_.count_host(last_exit_, entered - now);
         const Exit exit = backend_.run(timer < deadline ? timer : deadline);
-        const u64 left = machine.tsc();
-        statistics_.count_guest(left - entered);
+        now = machine.tsc();
+        statistics_.count_guest(now - entered);
+        statistics_.count_exit(exit.reason);
 
         handle(exit);
-        now = machine.tsc();
-        statistics_.count_exit(exit.reason, now - left);
         if (exit.reason == ExitReason::external_interrupt || exit.reason == ExitReason::host_nmi) {
             return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
         }
     }
 }
 
+// Whether deliver_events() would do anything. Where the hardware delivers from the IRR, as a rule it would
+// not.
+bool Vcpu::events_possible() const {
+    return vm_.apic_assist() != ApicAssist::full || apic_touched_ || windows_ || deferred_ ||
+           apic_.may_have_event();
+}
+
 // One exit: decides what becomes of it, and of the event whose delivery it broke off.
 void Vcpu::handle(const Exit& exit) {
-    interrupted_ = exit.interrupted;
+    if (exit.interrupted) [[unlikely]]
+        interrupted_ = exit.interrupted;
     last_exit_ = exit.reason;
     last_code_ = exit.raw_code;
     if (vm_.apic_assist() == ApicAssist::none) {
@@ -108,8 +124,10 @@ void Vcpu::handle(const Exit& exit) {
     }
     // The guest may have written the TPR otherwise than by CR8, and reads it back by CR8 without an exit.
     if (vm_.apic_assist() == ApicAssist::none && apic_.cr8() != backend_.cr8()) backend_.set_cr8(apic_.cr8());
-    if (interrupted_ && !backend_.injection_pending()) backend_.inject(*interrupted_);
-    interrupted_.reset();
+    if (interrupted_) [[unlikely]] {
+        if (!backend_.injection_pending()) backend_.inject(*interrupted_);
+        interrupted_.reset();
+    }
 }
 
 void Vcpu::crash(std::string_view why) {
@@ -327,6 +345,7 @@ void Vcpu::deliver_events() {
 
 void Vcpu::apply_apic_mode() {
     apic_touched_ = true;
+    instructions_.clear();
     apic_mode_ = apic_.mode();
     backend_.set_apic_mode(apic_mode_);
 }
@@ -334,14 +353,16 @@ void Vcpu::apply_apic_mode() {
 // --- Instruction boundaries
 // ---------------------------------------------------------------------------------
 
-unsigned Vcpu::length_of(const Exit& exit) {
-    if (exit.instruction_length != 0) return exit.instruction_length;
+unsigned Vcpu::decoded_length() {
+    if (const auto* known = instructions_.find(backend_.code_place())) return known->instruction.length;
     Instruction instruction;
     if (!fetch(instruction)) return 0;
     return instruction.length;
 }
 
 void Vcpu::complete_instruction(unsigned length) {
+    if (backend_.advance(length)) [[likely]]
+        return;
     u64 rip = backend_.read(Register::rip) + length;
     if (!in_64_bit_code()) rip &= 0xFFFF'FFFF;
     backend_.write(Register::rip, rip);
@@ -354,6 +375,8 @@ bool Vcpu::in_64_bit_code() const {
 
 // What the processor does behind every instruction: the interrupt shadow ends, RF falls, a set TF traps.
 void Vcpu::finish_instruction() {
+    if (backend_.advance(0)) [[likely]]
+        return;
     Interruptibility state = backend_.interruptibility();
     const bool shadow = state.sti_shadow || state.mov_ss_shadow;
     if (shadow) {

@@ -14,6 +14,7 @@
 #include "vmm/dev/local_apic.hpp"
 #include "vmm/exit.hpp"
 #include "vmm/exit_statistics.hpp"
+#include "vmm/instruction_cache.hpp"
 #include "vmm/loader/start_state.hpp"
 #include "vmm/msr_policy.hpp"
 #include "vmm/vcpu_backend.hpp"
@@ -83,6 +84,7 @@ class Vcpu final {
     // What a handler says. unhandled: nobody knows what to do with this exit, and the VM stops with a report.
     enum class Handling : u8 { handled, unhandled };
 
+    [[nodiscard]] RunResult run_from(u64& now, u64 deadline);
     void handle(const Exit& exit);
     [[nodiscard]] Handling dispatch(const Exit& exit);
     [[nodiscard]] Handling handle_cpuid(const Exit& exit);
@@ -99,6 +101,7 @@ class Vcpu final {
     [[nodiscard]] Handling handle_apic_access(const Exit& exit);
     [[nodiscard]] Handling raise_or_skip(const Exit& exit, const std::optional<Event>& event);
     [[nodiscard]] Handling emulate_instruction(const KnownTranslation& known);
+    [[nodiscard]] GuestPhysical hidden_page() const;
     void finish_emulation(const Outcome& outcome, Bytes bytes);
     std::optional<Event> read_control_register(const ControlRegisterAccess& access);
     std::optional<Event> write_control_register(const ControlRegisterAccess& access);
@@ -109,7 +112,10 @@ class Vcpu final {
     [[nodiscard]] bool fetch(Instruction& instruction);
     // The length of the exiting instruction: the hardware's, or what the decoder says; 0 as fetch() has
     // false.
-    [[nodiscard]] unsigned length_of(const Exit& exit);
+    [[nodiscard]] unsigned length_of(const Exit& exit) {
+        return exit.instruction_length != 0 ? exit.instruction_length : decoded_length();
+    }
+    [[nodiscard]] unsigned decoded_length();
     // Moves RIP past the exiting instruction and does what the processor does at an instruction boundary.
     void complete_instruction(unsigned length);
     void finish_instruction();
@@ -118,6 +124,7 @@ class Vcpu final {
     void crash(std::string_view why);
 
     void load_start_state(const StartState& start);
+    [[nodiscard]] bool events_possible() const;
     void deliver_events();
     [[nodiscard]] bool accept_signals();
     void apply_init();
@@ -144,6 +151,7 @@ class Vcpu final {
     ExitReason last_exit_ = ExitReason::spurious;
     u64 last_code_ = 0;
     ExitStatistics statistics_{};
+    InstructionCache instructions_{};
 };
 
 }  // namespace bulkhead

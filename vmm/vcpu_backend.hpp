@@ -2,6 +2,7 @@
 // implement it once. Nothing above knows which.
 #pragma once
 
+#include "arch/x86/regs/control.hpp"
 #include "kernel/base/format.hpp"
 #include "vmm/cpu_state.hpp"
 #include "vmm/exit.hpp"
@@ -17,6 +18,13 @@ enum class ApicAssist : u8 {
 };
 
 enum class ApicMode : u8 { disabled, xapic, x2apic };
+
+// Where the guest executes.
+struct CodePlace {
+    u64 rip = 0;
+    u64 cr3 = 0;
+    bool long_mode = false;  // 64-bit code under four-level paging
+};
 
 class VcpuBackend {
   public:
@@ -39,6 +47,18 @@ class VcpuBackend {
     [[nodiscard]] virtual DescriptorTable idtr() const = 0;
     virtual void set_gdtr(const DescriptorTable& value) = 0;
     virtual void set_idtr(const DescriptorTable& value) = 0;
+
+    // Moves RIP past an instruction of `length` bytes where nothing else happens at its end, as nearly
+    // always. False, and nothing is changed, where an interrupt shadow ends, RF or TF is set, or RIP crosses
+    // a 4 GiB boundary, which wraps in some modes. length 0: whether there is anything else to do.
+    [[nodiscard]] virtual bool advance(unsigned /*length*/) { return false; }
+
+    [[nodiscard]] virtual CodePlace code_place() const {
+        return {.rip = read(Register::rip),
+                .cr3 = read(Register::cr3),
+                .long_mode = (read(Register::efer) & efer::lma) != 0 &&
+                             segment(SegmentName::cs).long_mode() && (read(Register::cr4) & cr4::la57) == 0};
+    }
 
     [[nodiscard]] virtual Interruptibility interruptibility() const = 0;
     virtual void set_interruptibility(Interruptibility value) = 0;

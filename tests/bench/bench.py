@@ -136,12 +136,13 @@ def compare(machine, figures, kept):
         if name not in kept:
             print(f"{machine}: {name} is new; keep it by scripts/bench --update")
             continue
-        for what, before, after in zip(("minimum", "median"), kept[name], now):
-            if after > before + abs(before) * TOLERANCE:
-                print(f"{machine}: {name} has grown: {what} {before:,} -> {after:,}")
-                good = False
-            elif after < before - abs(before) * TOLERANCE:
-                print(f"{machine}: {name} has shrunk: {what} {before:,} -> {after:,}; keep it by scripts/bench --update")
+        before = kept[name]
+        change = f"{before[0]:,} (median {before[1]:,}) -> {now[0]:,} ({now[1]:,})"
+        if any(new > old + abs(old) * TOLERANCE for old, new in zip(before, now)):
+            print(f"{machine}: {name} has grown: {change}")
+            good = False
+        elif any(new < old - abs(old) * TOLERANCE for old, new in zip(before, now)):
+            print(f"{machine}: {name} has shrunk: {change}; keep it by scripts/bench --update")
     return good
 
 

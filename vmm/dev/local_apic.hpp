@@ -123,6 +123,11 @@ class LocalApic final : public Device {
 
     // Signals stay until taken. A SIPI that finds the vCPU not waiting for one is to be taken and dropped.
     [[nodiscard]] bool has_signal() const { return signals_.load(std::memory_order_relaxed) != 0; }
+    // False: there is nothing to collect, no NMI and no 8259A's interrupt.
+    [[nodiscard]] bool may_have_event() const {
+        return changed_.load(std::memory_order_relaxed) || has_signal() ||
+               lint_levels_.load(std::memory_order_relaxed) != 0;
+    }
     [[nodiscard]] bool nmi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 0); }
     [[nodiscard]] bool init_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 1); }
     [[nodiscard]] bool sipi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 2); }

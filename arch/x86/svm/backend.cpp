@@ -247,6 +247,26 @@ void Backend::set_idtr(const DescriptorTable& value) {
     touch(clean::descriptor_tables);
 }
 
+CodePlace Backend::code_place() const {
+    constexpr u16 long_segment = bit<u16>(9);
+    const VmcbState& state = vmcb_.state;
+    return {.rip = state.rip,
+            .cr3 = state.cr3,
+            .long_mode = (state.efer & efer::lma) != 0 && (state.cs.attributes & long_segment) != 0 &&
+                         (state.cr4 & cr4::la57) == 0};
+}
+
+bool Backend::advance(unsigned length) {
+    VmcbState& state = vmcb_.state;
+    const u64 after = state.rip + length;
+    if ((vmcb_.control.interrupt_shadow & 1) != 0 || (state.rflags & (rflags::rf | rflags::tf)) != 0 ||
+        ((state.rip ^ after) >> 32) != 0) {
+        return false;
+    }
+    state.rip = after;
+    return true;
+}
+
 Interruptibility Backend::interruptibility() const {
     // One shadow serves STI and MOV SS alike.
     return {.sti_shadow = (vmcb_.control.interrupt_shadow & 1) != 0,

@@ -43,6 +43,8 @@ class Backend final : public VcpuBackend {
     void set_gdtr(const DescriptorTable& value) override;
     void set_idtr(const DescriptorTable& value) override;
 
+    [[nodiscard]] bool advance(unsigned length) override;
+    [[nodiscard]] CodePlace code_place() const override;
     Interruptibility interruptibility() const override;
     void set_interruptibility(Interruptibility value) override;
     void inject(const Event& event) override;

@@ -352,6 +352,31 @@ TEST_CASE("The interrupt window is a virtual interrupt that ignores the TPR") {
     CHECK((bench.entry().control.intercept_misc1 & intercept1::vintr) == 0);
 }
 
+TEST_CASE("RIP moves past an instruction where nothing else happens at its end") {
+    Bench bench;
+    Backend& b = bench.backend;
+    b.write(Register::rip, 0x1000);
+    b.write(Register::rflags, 0x202);
+    CHECK(b.advance(2));
+    CHECK(b.read(Register::rip) == 0x1002);
+    CHECK(b.advance(0));
+    CHECK(b.read(Register::rip) == 0x1002);
+    for (const u64 flags : {u64{0x102}, u64{0x10002}}) {  // TF, RF
+        b.write(Register::rflags, flags);
+        CHECK_FALSE(b.advance(2));
+        CHECK_FALSE(b.advance(0));
+    }
+    b.write(Register::rflags, 0x202);
+    b.set_interruptibility({.sti_shadow = true});
+    CHECK_FALSE(b.advance(2));
+    b.set_interruptibility({});
+    CHECK(b.read(Register::rip) == 0x1002);
+    b.write(Register::rip, 0xFFFF'FFFE);
+    CHECK_FALSE(b.advance(2));
+    CHECK(b.advance(1));
+    CHECK(b.read(Register::rip) == 0xFFFF'FFFF);
+}
+
 TEST_CASE("The interrupt shadow is one bit for STI and MOV SS alike") {
     Bench bench;
     Backend& b = *bench.backend;

@@ -331,6 +331,33 @@ TEST_CASE("Injection: fields, CR2, and the NMI's blocking") {
     CHECK(bench.violation_text() == "");
 }
 
+TEST_CASE("RIP moves past an instruction where nothing else happens at its end") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    b.write(Register::rip, 0x1000);
+    b.write(Register::rflags, 0x202);
+    CHECK(b.advance(2));
+    CHECK(b.read(Register::rip) == 0x1002);
+    CHECK(b.advance(0));
+    CHECK(b.read(Register::rip) == 0x1002);
+    for (const u64 flags : {u64{0x302}, u64{0x10202}}) {  // TF, RF
+        b.write(Register::rflags, flags);
+        CHECK_FALSE(b.advance(2));
+        CHECK_FALSE(b.advance(0));
+    }
+    b.write(Register::rflags, 0x202);
+    b.set_interruptibility({.sti_shadow = true});
+    CHECK_FALSE(b.advance(2));
+    b.set_interruptibility({.mov_ss_shadow = true});
+    CHECK_FALSE(b.advance(2));
+    b.set_interruptibility({});
+    CHECK(b.read(Register::rip) == 0x1002);
+    b.write(Register::rip, 0xFFFF'FFFE);
+    CHECK_FALSE(b.advance(2));
+    CHECK(b.advance(1));
+    CHECK(b.read(Register::rip) == 0xFFFF'FFFF);
+}
+
 TEST_CASE("Interruptibility: whatever is asked for, the state can be entered") {
     Bench bench;
     Backend& b = *bench.backend;
