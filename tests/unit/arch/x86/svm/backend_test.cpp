@@ -354,7 +354,7 @@ TEST_CASE("The interrupt window is a virtual interrupt that ignores the TPR") {
 
 TEST_CASE("RIP moves past an instruction where nothing else happens at its end") {
     Bench bench;
-    Backend& b = bench.backend;
+    Backend& b = *bench.backend;
     b.write(Register::rip, 0x1000);
     b.write(Register::rflags, 0x202);
     CHECK(b.advance(2));
