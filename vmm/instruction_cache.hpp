@@ -1,7 +1,25 @@
 // The last instructions that had to be decoded: a guest exits again and again at few places. Nothing is taken
 // on trust: at each use, CR3, the paging entries that lead to the instruction and its bytes are compared with
-// what they were when it was decoded. A guest may change its code and its page tables at any time, and what
-// is found is what a page walk and the decoder would find then.
+// what they were when it was decoded.
+//
+// Why that is as good as a page walk and a decoding, whatever the guest does meanwhile:
+//   The walk. What leads from CR3 and RIP to a guest-physical address is the content of the entries passed,
+//   and nothing else that find() does not compare: the mode (64-bit code, four levels) is the caller's, and
+//   whether the access is allowed (NX, SMEP, U/S) the processor decided when it fetched the instruction that
+//   exited. A store() that no walk would allow, by an entry that is not present, is refused. Entries are read
+//   from the guest's RAM at each use, one atomic load each: another processor of the guest's that changes
+//   them meanwhile gets, as from a walk, either the old or the new.
+//   The processor's TLB. It may still have executed by an older translation than the one in memory (SDM Vol.
+//   3A, 4.10.4): then either memory has what was decoded, at the page that memory's entries name, or find()
+//   finds nothing and the general path walks memory. Both look at memory alone and at the same bytes, so the
+//   cache adds no staleness to that of the walk; a guest that does not invalidate has the choice made for it
+//   either way, as on a processor whose TLB entry was just evicted.
+//   The bytes. They are compared as they are in memory at the time of use, each of them, in one or two loads;
+//   self-modifying code and another processor's stores are seen as a fetch at that time sees them.
+//   The host's side. What is kept are host addresses inside the VM's own RAM, computed by GuestMemory::at()
+//   for the whole length that is read later. RAM is attached before the first entry and stays for the VM's
+//   life; when the page that hides RAM (the local APIC's) moves, everything is forgotten. No value read from
+//   the guest becomes an address: they are compared only.
 //
 // Only for 64-bit code under four-level paging, in RAM, that does not reach into another page.
 #pragma once

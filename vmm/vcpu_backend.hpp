@@ -51,8 +51,18 @@ class VcpuBackend {
     // Moves RIP past an instruction of `length` bytes where nothing else happens at its end, as nearly
     // always. False, and nothing is changed, where an interrupt shadow ends, RF or TF is set, or RIP crosses
     // a 4 GiB boundary, which wraps in some modes. length 0: whether there is anything else to do.
-    [[nodiscard]] virtual bool advance(unsigned /*length*/) { return false; }
+    [[nodiscard]] virtual bool advance(unsigned length) {
+        const Interruptibility blocked = interruptibility();
+        const u64 before = read(Register::rip), after = before + length;
+        if (blocked.sti_shadow || blocked.mov_ss_shadow || ((before ^ after) >> 32) != 0 ||
+            (read(Register::rflags) & (rflags::rf | rflags::tf)) != 0) {
+            return false;
+        }
+        write(Register::rip, after);
+        return true;
+    }
 
+    // advance() and code_place() are overridden for speed alone.
     [[nodiscard]] virtual CodePlace code_place() const {
         return {.rip = read(Register::rip),
                 .cr3 = read(Register::cr3),
