@@ -1,9 +1,8 @@
-; Four vCPUs that hand a lock to each other, first come, first served: every hand-over waits for the one vCPU whose turn
+; vCPUs, as many as CPUID says, that hand a lock to each other, first come, first served: every hand-over waits for the one vCPU whose turn
 ; it is, so whenever that one is not on a core, the others turn in vain. hand_overs counts; it is at a fixed address for
 ; the test to read.
 %include "guest.inc"
 
-PROCESSORS equ 4
 TRAMPOLINE equ 0x8000                  ; below 1 MiB: where APs start
 APIC_SPURIOUS equ 0xFEE000F0
 APIC_COMMAND equ 0xFEE00300
@@ -15,6 +14,7 @@ hand_overs equ 0x200000                ; 64 bits
 next_ticket equ 0x200040
 now_serving equ 0x200080
 online equ 0x2000C0
+processors equ 0x200100
 
 start:
     begin
@@ -27,18 +27,25 @@ start:
     mov ecx, trampoline_end - trampoline
     cld
     rep movsb
+    mov eax, 1
+    cpuid
+    shr ebx, 16
+    movzx ebx, bl                      ; leaf 1, EBX[23:16]: logical processors of the package
+    mov [processors], ebx
+    dec ebx
     mov dword [APIC_SPURIOUS], 0x1FF
     mov dword [APIC_COMMAND], ALL_BUT_SELF_INIT
     mov dword [APIC_COMMAND], ALL_BUT_SELF_STARTUP
 .wait:
     pause
-    cmp dword [online], PROCESSORS - 1
+    cmp [online], ebx
     jne .wait
     say "tickets: all vCPUs take turns"
     inc dword [online]
 
 take_turns:
-    cmp dword [online], PROCESSORS
+    mov eax, [processors]
+    cmp [online], eax
     jne take_turns
     sti
 .again:

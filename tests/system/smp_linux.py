@@ -114,7 +114,7 @@ def test(machine, vcpus, cores=None, rounds=None):
     vcpus = int(vcpus)
     cores = int(cores) if cores else vcpus + 1
     rounds = int(rounds) if rounds else 300 if "icount" not in support.real_time(machine) else 100
-    cpuset = f'cpuset.cpus = "1-{min(vcpus, cores - 1)}"' if cores > 1 else ""
+    cpuset = f'cpuset.cpus = "1-{vcpus}"' if cores > vcpus else ""
     with tempfile.TemporaryDirectory() as directory:
         modules = [(support.debian_kernel(), "vmlinuz"),
                    (initramfs_with(os.path.join(support.BUILD, "tests/guests/smp_load"), directory), "initrd")]
