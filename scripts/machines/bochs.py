@@ -2,7 +2,9 @@
 
 import os
 import pty
+import re
 import threading
+import tty
 
 from .machine import Machine, free_port
 
@@ -50,27 +52,31 @@ class Bochs(Machine):
                 file.write(f"com2: enabled=1, mode=file, dev={self.path('com2')}\n")
         with open(self.path("debugger"), "w") as file:
             file.write("c\n")  # the built-in debugger stops at its prompt: continue
-        # The text display wants a terminal. Nobody looks at it; it must be drained all the same.
+        # The text display wants a terminal. It then opens another, for the screen, and says which. Nobody looks at
+        # either; both must be drained all the same, or Bochs stands still when some 4 KiB have been drawn.
         controller, terminal = pty.openpty()
         self.spawn(
             ["bochs-bin", "-q", "-f", self.path("bochsrc"), "-rc", self.path("debugger")],
             stdin=terminal, stdout=terminal, stderr=terminal, cwd=self.directory.name,
             env={**os.environ, "TERM": "vt100"}, start_new_session=True)
         os.close(terminal)
-        self.screen = bytearray()
 
-        def drain():
-            while True:
-                try:
-                    data = os.read(controller, 65536)
-                except OSError:
-                    break
-                if not data:
-                    break
-                self.screen = (self.screen + data)[-200000:]
-            os.close(controller)
+        def drain(terminal, said=None):
+            try:
+                while data := os.read(terminal, 65536):
+                    if said is None:
+                        continue
+                    said += data
+                    if match := re.search(rb'connected to screen "(/dev/pts/\d+)"', said):
+                        said = None
+                        screen = os.open(match[1], os.O_RDWR | os.O_NOCTTY)
+                        tty.setraw(screen)  # an echo would be typing
+                        threading.Thread(target=drain, args=(screen,), daemon=True).start()
+            except OSError:  # Bochs has ended
+                pass
+            os.close(terminal)
 
-        threading.Thread(target=drain, daemon=True).start()
+        threading.Thread(target=drain, args=(controller, b""), daemon=True).start()
         return self.connect(("127.0.0.1", port))
 
     def diagnostics(self):
