@@ -51,6 +51,7 @@ ByteWriter madt() {
     m.put<u8>(2).put<u8>(10).put<u8>(0).put<u8>(0).put<u32>(2).put<u16>(0);            // IRQ 0 -> 2
     m.put<u8>(2).put<u8>(10).put<u8>(0).put<u8>(9).put<u32>(9).put<u16>(13);           // SCI
     m.put<u8>(4).put<u8>(6).put<u8>(0xFF).put<u16>(0).put<u8>(1);                      // NMI at LINT1
+    m.put<u8>(2).put<u8>(10).put<u8>(0).put<u8>(16).put<u32>(16).put<u16>(0);          // no ISA interrupt
     m.put<u8>(0x80).put<u8>(4).put<u16>(0);                                            // unknown
     return table("APIC", m);
 }

@@ -46,6 +46,15 @@ TEST_CASE("freeing twice, or what is not the pool's, is an error") {
     CHECK(f.pool.free_run(start, 4));
 }
 
+TEST_CASE("a run that begins in the pool and ends behind it is not freed") {
+    Fixture f(64);  // the bitmap has no bit to spare
+    REQUIRE(f.pool.allocate_run(64, page_size));
+    CHECK_FALSE(f.pool.free_run(start + 63 * page_size, 2));
+    CHECK_FALSE(f.pool.free_run(start, ~u64{0} / page_size));
+    CHECK(f.pool.free_pages() == 0);
+    CHECK(f.pool.free_run(start + 63 * page_size, 1));
+}
+
 TEST_CASE("runs are contiguous and aligned by their address, not by their place in the pool") {
     Fixture f(64);
     REQUIRE(f.pool.allocate());

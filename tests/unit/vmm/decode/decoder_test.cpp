@@ -174,4 +174,13 @@ TEST_CASE("port instructions yield size, direction and immediate port") {
     CHECK_FALSE(port_operands(decode_bytes({0x90}).instruction));
 }
 
+TEST_CASE("instructions between registers have no memory form") {
+    for (const u8 opcode : {0x50, 0x71, 0x72, 0x73, 0xC5, 0xD7, 0xF7}) {
+        // MOVMSKPS, the shifts by an immediate (/2), PEXTRW, PMOVMSKB, MASKMOVQ
+        CAPTURE(unsigned{opcode});
+        CHECK(decode_bytes({0x0F, opcode, 0x10, 0x00}).status == DecodeStatus::invalid);
+        CHECK(decode_bytes({0x0F, opcode, 0xD0, 0x00}).status == DecodeStatus::ok);
+    }
+}
+
 }  // namespace bulkhead

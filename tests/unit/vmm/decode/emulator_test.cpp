@@ -233,6 +233,59 @@ TEST_CASE("a known translation saves the walk only for its own page and directio
     CHECK(m.device_log.empty());
 }
 
+TEST_CASE("a translation known for reading does not write") {
+    TestMachine m = long_mode_machine();
+    enable_paging(m);
+    map(m, 8, device, 5);  // read-only
+    m.general.rbx = 0x8010;
+    // With bytes behind it, as in memory, so that the decoder sees the plain move.
+    const u8 bytes[Instruction::max_length] = {0x89, 0x03};  // MOV [RBX], EAX
+    Instruction instruction;
+    REQUIRE(decode(bytes, CodeSize::bits64, instruction) == DecodeStatus::ok);
+    REQUIRE(instruction.plain_move);
+    const KnownTranslation known{.physical = GuestPhysical(device + 0x10),
+                                 .linear = GuestVirtual(0x8010),
+                                 .valid = true,
+                                 .linear_known = true,
+                                 .writable = false};
+    expect_page_fault(emulate(m, execution_mode(m), instruction, {.known = known}), 0x8010,
+                      error::present | error::write);
+    CHECK(m.device_log.empty());
+}
+
+TEST_CASE("a known translation does not keep a program from alignment checks") {
+    TestMachine m = long_mode_machine();
+    m.privilege = 3;
+    m.set(Register::cr0, m.read(Register::cr0) | cr0::am);
+    m.set(Register::rflags, rflags::reserved_one | rflags::ac);
+    m.general.rbx = device + 1;
+    const u8 bytes[Instruction::max_length] = {0x8B, 0x03};  // MOV EAX, [RBX]
+    Instruction instruction;
+    REQUIRE(decode(bytes, CodeSize::bits64, instruction) == DecodeStatus::ok);
+    const KnownTranslation known{.physical = GuestPhysical(device + 1),
+                                 .linear = GuestVirtual(device + 1),
+                                 .valid = true,
+                                 .linear_known = true};
+    expect_exception(emulate(m, execution_mode(m), instruction, {.known = known}), exception::alignment_check,
+                     0);
+    CHECK(m.device_log.empty());
+}
+
+TEST_CASE("a port string whose address wraps goes on at the segment's beginning") {
+    TestMachine m(256 * kib);
+    m.enter_protected_mode();
+    m.seg(SegmentName::es).base = 0x100;  // so that the wrap is at no page's end
+    m.general = {.rcx = 16, .rdx = 0x1F0, .rdi = 0xFFF8};
+    CHECK(m.execute({0x67, 0xF3, 0x6C}).kind == Kind::done);  // REP INSB with 16-bit addresses
+    for (unsigned i = 0; i < 8; ++i) {
+        CHECK(m.peek<u8>(0x100F8 + i) == 0x11 + i);
+        CHECK(m.peek<u8>(0x100 + i) == 0x19 + i);
+    }
+    CHECK(m.peek<u8>(0x10100) == 0);
+    CHECK(m.general.rdi == 8);
+    CHECK(m.general.rcx == 0);
+}
+
 TEST_CASE("the short way for plain moves does what the general way does") {
     std::mt19937_64 random(5);
     unsigned plain = 0;

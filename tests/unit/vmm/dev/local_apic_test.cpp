@@ -617,3 +617,14 @@ TEST_CASE("messages posted from other cores are neither lost nor doubled") {
     REQUIRE(count[1] == rounds / 2);
     REQUIRE(bench.bus.ended.size() == rounds / 2);
 }
+TEST_CASE("a virtualised write beyond the registers is none") {
+    ApicBench bench({.assist = ApicAssist::full});
+    bench.enable();
+    bench.write(apic::icr_high, 1 << 24);
+    bench.write(apic::icr_low, 0x4030);
+    REQUIRE(bench.bus.messages.size() == 1);
+    bench.apic.apic_write(apic::icr_low);
+    CHECK(bench.bus.messages.size() == 2);
+    for (const u32 offset : {0x400U + apic::icr_low, 0xC00U + apic::icr_low}) bench.apic.apic_write(offset);
+    CHECK(bench.bus.messages.size() == 2);
+}
