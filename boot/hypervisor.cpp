@@ -12,6 +12,7 @@
 #include "boot/fault_injection.hpp"
 #include "boot/kernel_space.hpp"
 #include "boot/machine_events.hpp"
+#include "boot/recording.hpp"
 #include "boot/serial_lines.hpp"
 #include "boot/version.hpp"
 #include "drivers/rtc.hpp"
@@ -300,7 +301,8 @@ void run_hypervisor(Host& host) {
     if (auto enabled = enable_console_interrupt(host, on_console_interrupt, nullptr); !enabled) {
         host.log.warning("{}; the console is polled", enabled.error().text);
     }
-    manager.emplace(*services, host.machine, **factory, host.memory, host.log,
+    const RecordedHardware hardware = start_recording(host.machine, **factory);
+    manager.emplace(*services, hardware.machine, hardware.factory, host.memory, host.log,
                     std::span<const BootModule>(host.boot.modules), *config, document.emplace());
     manager->set_observer(announcer);
     manager_ready.store(true, std::memory_order_release);

@@ -29,6 +29,8 @@ endforeach()
 file(GLOB fakes CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fakes/*.cpp)
 add_library(fuzz_fakes STATIC EXCLUDE_FROM_ALL ${fakes})
 
+add_library(fuzz_replayer STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/replay/replayer.cpp)
+
 # tests/fuzz/NAME.cpp becomes the program fuzz_NAME.
 file(GLOB targets CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*.cpp)
 foreach(source ${targets})
@@ -38,6 +40,8 @@ foreach(source ${targets})
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer ${fuzz_flags})
   target_link_libraries(fuzz_${name} PRIVATE -Wl,--start-group ${fuzz_rooms} fuzz_fakes -Wl,--end-group)
 endforeach()
+
+target_link_libraries(fuzz_replay PRIVATE -Wl,--start-group fuzz_replayer ${fuzz_rooms} fuzz_fakes -Wl,--end-group)
 
 # Guest memory that changes between two reads of the dispatcher's: its accesses are diverted to the target.
 target_link_options(fuzz_exits PRIVATE

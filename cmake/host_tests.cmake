@@ -44,6 +44,19 @@ foreach(room ${pure_rooms})
   endif()
 endforeach()
 
+# Records of exits, replayed through the VMM; scripts/record makes new ones.
+add_executable(replay ${PROJECT_SOURCE_DIR}/tests/replay/main.cpp ${PROJECT_SOURCE_DIR}/tests/replay/replayer.cpp)
+target_compile_options(replay PRIVATE ${host_flags} ${warnings})
+target_include_directories(replay PRIVATE ${PROJECT_SOURCE_DIR})
+target_link_options(replay PRIVATE -fsanitize=address,undefined)
+target_link_libraries(replay PRIVATE -Wl,--start-group ${host_libraries} test_fakes -Wl,--end-group)
+target_sources(unit_vmm_record PRIVATE ${PROJECT_SOURCE_DIR}/tests/replay/replayer.cpp)
+file(GLOB records CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/replay/*.record)
+foreach(record ${records})
+  get_filename_component(name ${record} NAME_WE)
+  add_test(NAME replay.${name} COMMAND replay ${record})
+endforeach()
+
 # Oracles: well-kept libraries that our own code is compared with.
 if(TARGET unit_vmm_decode)
   target_link_libraries(unit_vmm_decode PRIVATE Zydis)
@@ -62,6 +75,7 @@ endforeach()
 
 # Checks of the source itself.
 add_test(NAME check.includes COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
+add_test(NAME check.mutations COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/mutate.py --anchors)
 add_test(NAME check.format COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_format.sh)
 add_test(NAME check.tidy COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_tidy.sh ${PROJECT_BINARY_DIR})
 set_tests_properties(check.tidy PROPERTIES TIMEOUT 900 COST 500)

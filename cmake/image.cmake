@@ -9,6 +9,10 @@ if(BULKHEAD_IMAGE_ROOMS)
   set(image_rooms ${BULKHEAD_IMAGE_ROOMS})
 endif()
 
+if(NOT BULKHEAD_RECORD)
+  list(REMOVE_ITEM image_rooms vmm/record)
+endif()
+
 set(image_flags
     -ffreestanding -fno-pic -mcmodel=kernel -mgeneral-regs-only -mno-red-zone -fno-exceptions -fno-rtti
     -fno-threadsafe-statics -fno-use-cxa-atexit -fno-asynchronous-unwind-tables -fcf-protection=none
@@ -17,6 +21,9 @@ set(image_flags
     -Wframe-larger-than=2048)
 if(CMAKE_BUILD_TYPE STREQUAL "Debug")
   list(APPEND image_flags -DBULKHEAD_FAULT_INJECTION) # kernel/bootinfo/fault_injection.hpp
+endif()
+if(BULKHEAD_RECORD)
+  list(APPEND image_flags -DBULKHEAD_RECORD)
 endif()
 # Rooms and files of which nothing runs on an exit, but at boot or at the operator's pace: small rather than fast.
 set(cold_rooms boot drivers kernel/bootinfo kernel/log kernel/smp vmm/config vmm/console vmm/loader)
@@ -69,6 +76,9 @@ foreach(room ${image_rooms})
 endforeach()
 foreach(room arch/x86/cpu drivers boot)
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${room}/*.cpp ${PROJECT_SOURCE_DIR}/${room}/*.asm)
+  if(NOT BULKHEAD_RECORD)
+    list(FILTER sources EXCLUDE REGEX "/boot/recording\\.cpp$")
+  endif()
   # A vendor's world switch belongs to the vendor's room.
   foreach(vendor vmx svm)
     if(NOT "arch/x86/${vendor}" IN_LIST image_rooms)
@@ -100,10 +110,27 @@ set(image_link_flags -nostdlib -static -no-pie -mcmodel=kernel -Wl,-T,${linker_s
     -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--build-id=none)
 # Of text and data; checked by the linker script. 512 KiB were enough for one core; the console that manages many
 # guests (70 KB of it commands with their help, built for size) and the scheduler of many cores are the rest.
-if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+if(CMAKE_BUILD_TYPE STREQUAL "Debug" OR BULKHEAD_RECORD)
   list(APPEND image_link_flags -Wl,--defsym=size_limit=0x100000)
 else()
   list(APPEND image_link_flags -Wl,--defsym=size_limit=0xA0000)
+endif()
+
+# Fixed memory: text, data and stacks; and the record, where there is one.
+if(BULKHEAD_RECORD)
+  list(APPEND image_link_flags -Wl,--defsym=fixed_limit=0x1000000)
+  foreach(symbol
+      _ZNK8bulkhead11GuestMemory2atENS_7AddressINS_18GuestPhysicalSpaceEEEm
+      _ZNK8bulkhead11GuestMemory4readENS_7AddressINS_18GuestPhysicalSpaceEEESt4spanIhLm18446744073709551615EE
+      _ZNK8bulkhead11GuestMemory5writeENS_7AddressINS_18GuestPhysicalSpaceEEESt4spanIKhLm18446744073709551615EE
+      _ZN8bulkhead14VirtualMachine8power_onERKNS_10BootImagesE
+      _ZN8bulkhead14VirtualMachine12serial_inputEh
+      _ZN8bulkhead4Vcpu5resetEPKNS_10StartStateE
+      _ZN8bulkhead4Vcpu3runEm)
+    list(APPEND image_link_flags -Wl,--wrap=${symbol})
+  endforeach()
+else()
+  list(APPEND image_link_flags -Wl,--defsym=fixed_limit=0x800000)
 endif()
 
 # Twice: the first link tells where the functions are, the second has that table in it, behind all code.

@@ -12,7 +12,7 @@ ORDER = [
     ("kernel/base",),
     ("arch/x86/regs", "arch/x86/paging"),
     ("kernel/sync", "kernel/log", "kernel/mem", "kernel/bootinfo", "kernel/sched", "kernel/smp"),
-    ("vmm", "vmm/decode", "vmm/dev", "vmm/loader", "vmm/config", "vmm/console"),
+    ("vmm", "vmm/decode", "vmm/dev", "vmm/loader", "vmm/config", "vmm/console", "vmm/record"),
     ("arch/x86/vmx", "arch/x86/svm"),
     ("arch/x86/cpu", "drivers"),
     ("boot",),

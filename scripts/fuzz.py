@@ -29,10 +29,10 @@ AREAS = ["kernel/bootinfo", "vmm/config", "vmm/console", "vmm/decode", "vmm/dev"
 # Executions in the short run of scripts/test, where the usual number would take longer than some seconds.
 SHORT_RUNS = 20000
 SHORT_RUNS_OF = {"exits": 1500, "bzimage": 6000, "elf": 6000, "multiboot_guest": 5000, "acpi": 6000, "vga": 6000,
-                 "config": 10000, "interrupts": 10000, "local_apic": 10000}
+                 "config": 10000, "replay": 1500, "interrupts": 10000, "local_apic": 10000}
 # Bytes of input at most. Decisions beyond some hundred rarely lead anywhere new.
 MAX_LENGTH = 1024
-MAX_LENGTH_OF = {"config": 4096, "bzimage": 2048, "elf": 2048, "multiboot_guest": 2048, "acpi": 2048, "decode": 24,
+MAX_LENGTH_OF = {"replay": 8192, "config": 4096, "bzimage": 2048, "elf": 2048, "multiboot_guest": 2048, "acpi": 2048, "decode": 24,
                  "multiboot1": 2048, "multiboot2": 2048, "symbols": 512, "pci": 256, "vga": 256, "uart": 512, "pit": 512,
                  "rtc": 512, "pic": 512, "i8042": 512, "acpi_pm": 512}
 # Findings have their stacks; what was allocated where is in the repeated run.

@@ -29,6 +29,9 @@ std::span<const CommandGroup> command_groups() {
         {"Statistics", statistics_commands},
         {"Host", host_commands},
         {"Integrity", integrity_commands},
+#ifdef BULKHEAD_RECORD
+        {"Recording", recording_commands},
+#endif
     };
     return groups;
 }

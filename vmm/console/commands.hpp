@@ -159,6 +159,7 @@ extern const std::span<const Command> inspection_commands;
 extern const std::span<const Command> statistics_commands;
 extern const std::span<const Command> integrity_commands;
 extern const std::span<const Command> host_commands;
+extern const std::span<const Command> recording_commands;  // of the image that records exits only
 
 // Reads lines and runs them, step by step; completes them too. About 90 KiB, most of it what `exits --diff`
 // remembers.
