@@ -121,6 +121,12 @@ void write_base64(Sink& out, Bytes bytes) {
 void print_recording(CommandContext& context) {
     Sink& out = context.out;
     if (context.calls == 0) {
+        u64 limit = 0;
+        if (!context.option_number("--limit=", 1, ~u64{0}, limit)) return;
+        if (limit != 0) {
+            recorder->set_limit(limit);
+            return context.done("so many exits are recorded");
+        }
         if (!recorder->prepared()) return context.fail("nothing is recorded: the first VM has not run");
         recorder->stop();
         context.end = recorder->size();
@@ -142,13 +148,15 @@ void print_recording(CommandContext& context) {
 
 constexpr Command rows[] = {
     {.name = "recording",
-     .usage = "recording",
+     .usage = "recording [--limit=EXITS]",
      .summary = "end the recording of exits and print it",
      .help = "Ends the recording of the first VM's exits and prints it: lines that begin with a colon,\n"
-             "in base 64. scripts/record makes a file of them.\n",
+             "in base 64. scripts/record makes a file of them. --limit: prints nothing, but lets the\n"
+             "recording end after so many exits.\n",
      .example = "recording",
      .run = print_recording,
-     .json = false},
+     .json = false,
+     .options = {"--limit="}},
 };
 
 }  // namespace

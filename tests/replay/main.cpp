@@ -1,8 +1,5 @@
-// replay FILE [--cut EXITS OUT]: replays a record of exits and compares; --cut writes the record of the first
-// so many.
+// replay FILE: replays a record of exits and compares.
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 
@@ -11,9 +8,8 @@
 using namespace bulkhead;
 
 int main(int count, char** words) {
-    const bool cut = count == 5 && std::strcmp(words[2], "--cut") == 0;
-    if (count != 2 && !cut) {
-        std::fprintf(stderr, "usage: replay FILE [--cut EXITS OUT]\n");
+    if (count != 2) {
+        std::fprintf(stderr, "usage: replay FILE\n");
         return 2;
     }
     std::ifstream file(words[1], std::ios::binary);
@@ -31,12 +27,6 @@ int main(int count, char** words) {
     if (report.exits == 0) {
         std::printf("there is no exit in it\n");
         return 1;
-    }
-    if (cut) {
-        const auto wanted = std::strtoull(words[3], nullptr, 10);
-        const usize end = wanted < report.ends.size() ? report.ends[wanted] : record.size();
-        std::ofstream(words[4], std::ios::binary)
-            .write(reinterpret_cast<const char*>(record.data()), static_cast<std::streamsize>(end));
     }
     return 0;
 }

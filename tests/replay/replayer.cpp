@@ -449,8 +449,6 @@ class Replay final : private Guest {
             waiting_ = true;
             return nothing;
         }
-        report_.ends.push_back(before_);
-        before_ = reader_.position();
         ++report_.exits;
         begin_frame();
         return frame_.exit;
@@ -478,7 +476,6 @@ class Replay final : private Guest {
     VirtualMachine* vm_ = nullptr;
     Frame frame_;
     RecordedState recorded_{};
-    usize before_ = 0;      // where the frame began that is being played
     bool waiting_ = false;  // frame_ is yet to be played
     bool over_ = false;
 };

@@ -25,8 +25,6 @@ struct Report {
     u64 compared = 0;
     // What is wrong with the record, or differs; empty: nothing.
     std::string problem;
-    // Bytes of the record that make whole frames, after each exit.
-    std::vector<usize> ends;
 };
 
 // physical: for RAM and the VM itself; at least most_memory and memory_beside bytes.

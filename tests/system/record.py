@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots Linux over the image that records exits, fetches the record by the console and replays it on the host.
-usage: record.py MACHINE FILE [--exits N] [--keep N]
-Waits for the guest's shell or so many exits (default 20000). FILE gets the record, of the first --keep exits if given."""
+usage: record.py MACHINE FILE [--exits N]
+FILE gets the record of the first so many exits (default 20000)."""
 
 import argparse
 import base64
@@ -18,6 +18,7 @@ kernel = "vmlinuz"
 initrd = "initrd"
 cmdline = "console=ttyS0"
 memory.max = "128M"
+autostart = false
 """
 
 
@@ -44,19 +45,20 @@ def fetch(system):
 def test(machine, path, *arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("--exits", type=int, default=20_000)
-    parser.add_argument("--keep", type=int)
     options = parser.parse_args(arguments)
     modules = [(support.debian_kernel(), "vmlinuz"), (support.initramfs(), "initrd")]
     image = os.path.join(support.ROOT, "build-record", "bulkhead.elf")
     with System(machine, modules, CONFIG, image=image, memory=512) as system:
         system.prompt()
+        system.command(f"recording --limit={options.exits}")
+        system.command("start linux")
         system.wait_until(lambda: system.json("exits linux")["total"] >= options.exits,
                           f"Linux has made {options.exits} exits", 900)
+        system.command("pause linux")  # the console has the core for itself
         record = fetch(system)
     with open(path, "wb") as file:
         file.write(record)
-    replay = [os.path.join(support.BUILD, "replay"), path]
-    subprocess.run([*replay, *(["--cut", str(options.keep), path] if options.keep else [])], check=True)
+    subprocess.run([os.path.join(support.BUILD, "replay"), path], check=True)
 
 
 if __name__ == "__main__":

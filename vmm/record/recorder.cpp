@@ -97,6 +97,7 @@ void Recorder::begin_turn(u64 deadline, const VcpuBackend& backend, const u8* ap
 }
 
 void Recorder::begin_exit(const Exit& exit, const VcpuBackend& backend, const u8* apic) {
+    if (exits_ == limit_) stop();
     if (!recording()) return;
     begin_frame(FrameKind::exit);
     Exit copy = exit;

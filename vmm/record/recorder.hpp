@@ -96,6 +96,8 @@ class Recorder {
     [[nodiscard]] bool prepared() const { return prepared_; }
     [[nodiscard]] bool recording() const { return prepared_ && !stopped_; }
     void stop() { stopped_ = true; }
+    // No more exits than these are recorded.
+    void set_limit(u64 exits) { limit_ = exits; }
     [[nodiscard]] usize size() const { return committed_; }
     [[nodiscard]] u64 exits() const { return exits_; }
 
@@ -118,7 +120,7 @@ class Recorder {
     usize time_count_ = 0, granule_count_ = 0;
     u64 last_time_ = 0, last_granule_ = 0;
     usize committed_ = 0;  // whole frames
-    u64 exits_ = 0;
+    u64 exits_ = 0, limit_ = ~u64{0};
     bool listening_ = false, prepared_ = false, stopped_ = false, powered_on_ = false;
     RecordedState input_{};  // as this frame began
 };

@@ -300,6 +300,13 @@ TEST_CASE("a flood of problems is cut short, but counted") {
     CHECK(sink.text.ends_with("t.toml: 50 more problems are not shown; correct the above first\n"));
 }
 
+TEST_CASE("a file that is too long is refused as a whole") {
+    CHECK(Parsed(std::string(toml::Document::max_text, '\n')).good);
+    const Parsed longer(std::string(toml::Document::max_text + 1, '\n'));
+    CHECK_FALSE(longer.good);
+    CHECK(longer.problems.text.find("at most 1048576 are supported") != std::string::npos);
+}
+
 TEST_CASE("a file with more keys than there is room for is refused, not overrun") {
     std::string text;
     for (int i = 0; i < 5000; ++i) text += "k" + std::to_string(i) + " = 1\n";

@@ -334,6 +334,10 @@ TEST_CASE("Multiboot kernels that do not fit the VM are refused with the reason"
     const std::vector<u8> big(14 * mib);
     const GuestModule modules[] = {{.name = "big one", .bytes = big, .cmdline = {}}};
     CHECK(test::contains(error(make_multiboot1_elf(), {.modules = modules}), "big one"));
+    // Up to the end of RAM, and so over the ACPI tables there.
+    const std::vector<u8> to_the_brim(16 * mib - 0x202000);
+    const GuestModule brim[] = {{.name = "brim", .bytes = to_the_brim, .cmdline = {}}};
+    CHECK(test::contains(error(make_multiboot1_elf(), {.modules = brim}), "brim"));
     const std::string text(66000, 'x');
     CHECK(test::contains(error(make_multiboot1_elf(), {.cmdline = text}), "command lines"));
 }
