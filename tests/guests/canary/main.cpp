@@ -3,17 +3,23 @@
 //   CANARY beats=N worst=US corrupt=N
 // and "CANARY now K beats=..." when key K is pressed.
 // worst is the longest time between two rounds so far, in microseconds: how long others kept the core.
-// On its command line: marker=N, a number that is part of what it paints.
+// On its command line: marker=N, a number that is part of what it paints; rest=US, so long it halts between two
+// rounds, until its timer wakes it.
 #include "tests/guests/runtime/runtime.hpp"
 
 extern "C" u64 hold_registers(u64 seed, u64 rounds);  // how many registers were not as painted
 
 namespace {
 
-constexpr u64 painted_at = 0x400000, word_count = 0x80000;
+constexpr u64 painted_at = 0x400000, word_count = 0x80000, timer_vector = 0xE0;
 
 u64 paint(u64 marker, u64 index) {
     return marker ^ index * 0x9E3779B97F4A7C15;
+}
+
+void rest(u64 ticks) {
+    wrmsr(0x6E0, rdtsc() + ticks);
+    asm volatile("sti; hlt; cli" ::: "memory");
 }
 
 }  // namespace
@@ -28,9 +34,22 @@ extern "C" void guest_main() {
     write_dr0(marker);
     write_dr3(~marker);
     write_cr2(marker);
+    const u64 pause_between = option("rest", 0) * ticks_per_microsecond();
+    if (pause_between != 0) {
+        event_hook = [] {
+            if (outcome.vector != timer_vector) return false;
+            store<u32>(0xFEE000B0, 0);
+            return true;
+        };
+        out8(0x21, 0xFF);
+        out8(0xA1, 0xFF);
+        store<u32>(0xFEE000F0, 0x1FF);
+        store<u32>(0xFEE00320, 0x40000 | timer_vector);  // by the TSC's deadline
+    }
     u64 beats = 0, worst = 0, corrupt = 0, verified = 0;
     u64 last = rdtsc(), next = last;
     for (;;) {
+        if (pause_between != 0) rest(pause_between);
         corrupt += hold_registers(marker + beats, 500);
         if (rdmsr(0xC0000082) != (marker & low_bits(47)) || rdmsr(0xC0000102) != (marker & 0x7FFFFFFF))
             ++corrupt;
