@@ -73,7 +73,10 @@ add_system_test(shares MACHINES skylake TIMEOUT 600 COST 120)
 add_system_test(shares MACHINES epyc ARGUMENTS shares COST 40)
 add_system_test(isolation MACHINES skylake epyc COST 60)
 add_system_test(inmate MACHINES skylake epyc COST 70)
-add_system_test(exerciser MACHINES epyc COST 40)
+add_system_test(exerciser MACHINES skylake epyc COST 40)
+add_system_test(attacks MACHINES epyc COST 40)
+# With 1000 and 100000 for the long runs.
+add_system_test(resets MACHINES epyc ARGUMENTS linux 3 COST 60)
 
 # What operations cost a guest, in instructions, which the emulators count exactly.
 foreach(machine skylake epyc)

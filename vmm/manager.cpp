@@ -246,6 +246,7 @@ void VmManager::report(const VmSlot& slot, std::string_view what) {
 // From any state in which it has a machine: it starts from the beginning.
 Result<> VmManager::power_on(VmSlot& slot) {
     if (auto detached = detach(slot); !detached) return detached;
+    const u64 begun = machine_.tsc();
     const auto start = provisioner_.power_on(slot);
     if (!start) return std::unexpected(start.error());
     Core& here = *cores_[host_.this_core()];
@@ -257,6 +258,7 @@ Result<> VmManager::power_on(VmSlot& slot) {
     slot.restart_at = 0;
     slot.stop_pending.store(false, std::memory_order_relaxed);
     slot.powered_on_at = machine_.tsc();
+    slot.power_on_ticks = slot.powered_on_at - begun;
     slot.reason.clear();
     if (auto shared = share_out(slot); !shared) return shared;
     if (auto attached = attach(slot); !attached) return attached;
@@ -302,8 +304,9 @@ void VmManager::after_stop(VmSlot& slot) {
     if (action == LifecycleAction::restart) {
         report(slot, why == StopReason::reset ? std::string_view("resets itself") : text.view());
         slot.state = VmState::running;
-        // A guest that does nothing but reset itself would have the host clear its memory without end.
-        slot.restart_at = slot.powered_on_at + machine_.tsc_hz();
+        // A guest that does nothing but reset itself would have the host clear its memory without end: it
+        // gets a tenth of this core's time for that.
+        slot.restart_at = slot.powered_on_at + std::max(machine_.tsc_hz() / 1000, 9 * slot.power_on_ticks);
         return;
     }
     report(slot, text);

@@ -64,7 +64,8 @@ struct VmSlot {
     FixedString<200> reason;
     u64 resets = 0;
     u64 powered_on_at = 0;
-    u64 restart_at = 0;  // the TSC at which a VM that reset itself starts anew; 0: it has not
+    u64 power_on_ticks = 0;  // how long that took
+    u64 restart_at = 0;      // the TSC at which a VM that reset itself starts anew; 0: it has not
     std::atomic<bool> stop_pending = false;  // it stopped from within; set by any core
 
     VmMemory memory;

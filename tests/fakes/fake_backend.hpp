@@ -37,6 +37,7 @@ class FakeBackend final : public VcpuBackend {
     std::deque<Step> script;
     std::vector<Entry> entries;
     u64 turn_ticks = 100;  // how long a turn takes
+    u64 reset_ticks = 0;   // and a reset
 
     u64 registers[static_cast<unsigned>(Register::count)] = {};
     Segment segments[8] = {};
@@ -153,6 +154,7 @@ class FakeBackend final : public VcpuBackend {
         extended_control = 1;
         for (u64& value : debug) value = 0;
         debug[6] = 0xFFFF0FF0;
+        machine_.now += reset_ticks;
         ++resets;
     }
 

@@ -3,8 +3,8 @@
 //   CANARY beats=N worst=US corrupt=N
 // and "CANARY now K beats=..." when key K is pressed.
 // worst is the longest time between two rounds so far, in microseconds: how long others kept the core.
-// On its command line: marker=N, a number that is part of what it paints; rest=US, so long it halts between two
-// rounds, until its timer wakes it.
+// On its command line: marker=N, a number that is part of what it paints; rest=US, so long it halts between
+// two rounds, until its timer wakes it.
 #include "tests/guests/runtime/runtime.hpp"
 
 extern "C" u64 hold_registers(u64 seed, u64 rounds);  // how many registers were not as painted

@@ -1,7 +1,7 @@
 // The exerciser: each of its processors interprets a random stream into instructions that exit, privileged
-// ones, device memory, ports, MSRs, control and debug registers, and interrupt traffic among them, without end
-// or up to a count. What faults is skipped. A processor that no longer moves is woken by another one, by NMI,
-// then by INIT. On its command line:
+// ones, device memory, ports, MSRs, control and debug registers, and interrupt traffic among them, without
+// end or up to a count. What faults is skipped. A processor that no longer moves is woken by another one, by
+// NMI, then by INIT. On its command line:
 //   seed=N     which stream; the same seed is the same stream
 //   cpus=N     on so many processors (1)
 //   steps=N    how many steps each; 0: without end
@@ -9,14 +9,16 @@
 //   kinds=N    bit mask of the kinds of steps, as do_step() numbers them (all)
 //   deadly=N   one in N steps is one that the machine does not survive (none)
 //   tolerate=if   interrupts that come though they are disabled, for the sake of an emulator that does so
-//   avoid=control   writes no control registers, for the sake of an emulator that does not survive it
+//   avoid=control   writes no control registers and locks no memory, for the sake of an emulator that does
+//   not survive it attack=NAME   not steps, but one of attacks.cpp
 // What it does shows in memory at 9000h (Report). At the end it prints: EXERCISER seed=S done
+#include "tests/guests/exerciser/attacks.hpp"
 #include "tests/guests/exerciser/steps.hpp"
 
 namespace {
 
-// Half a second of the PM timer, which has 24 bits and cannot be changed.
-constexpr u32 patience = 3579545 / 2;
+// A tenth of a second of the PM timer, which has 24 bits and cannot be changed.
+constexpr u32 patience = 3579545 / 10;
 
 struct Neighbour {
     u64 step = 0, starts = 0;
@@ -56,8 +58,11 @@ void processor_main(Processor& self) {
     self.cr3 = read_cr3();
     self.cr4 = read_cr4();
     self.efer = rdmsr(0xC0000080);
-    self.apic_base = rdmsr(0x1B);
+    // INIT has left the APIC as it was, wherever that is.
+    self.apic_base = 0xFEE00800 | (rdmsr(0x1B) & 0x100);
+    restore_apic_base(self);
     calm_apic();
+    if (const char* name = option("attack")) attack(self, name);
     const u64 seed = report().seed, steps = report().steps;
     for (;;) {
         const u64 step = line.step + 1;
@@ -82,6 +87,7 @@ void processor_main(Processor& self) {
 extern "C" void guest_main() {
     const u64 cpus = option("cpus", 1);
     limits = {.avoids_control = is_option("avoid", "control"),
+              .avoids_locks = is_option("avoid", "control"),
               .processors = cpus == 0 || cpus > most_processors ? 1 : cpus,
               .kinds = option("kinds", ~u64{0}),
               .deadly = option("deadly", 0)};

@@ -45,8 +45,7 @@ void prepare(Processor& self, u64 number) {
     auto* const descriptors = reinterpret_cast<u64*>(at(0x9000));
     memcpy(descriptors, gdt, 10 * 8);
     const u64 task = at(0x9800);
-    descriptors[8] =
-        0x67 | (task & 0xFFFFFF) << 16 | u64{0x89} << 40 | (task >> 24 & 0xFF) << 56;
+    descriptors[8] = 0x67 | (task & 0xFFFFFF) << 16 | u64{0x89} << 40 | (task >> 24 & 0xFF) << 56;
     descriptors[9] = task >> 32;
     *reinterpret_cast<u64*>(task + 4) = at(ring0_stack_top);
     *reinterpret_cast<u64*>(task + 0x24) = at(event_stack_top);
@@ -96,17 +95,20 @@ void start_processors(unsigned count) {
                                : vector >= 32               ? 0x8E03
                                : vector == 3 || vector == 4 ? 0xEE01
                                                             : 0x8E01;
-        table[2 * vector] = (stub & 0xFFFF) | u64{0x08} << 16 | attributes << 32 | (stub >> 16 & 0xFFFF) << 48;
+        table[2 * vector] =
+            (stub & 0xFFFF) | u64{0x08} << 16 | attributes << 32 | (stub >> 16 & 0xFFFF) << 48;
         table[2 * vector + 1] = stub >> 32;
     }
-    memcpy(reinterpret_cast<void*>(trampoline_at), trampoline, static_cast<usize>(trampoline_end - trampoline));
+    memcpy(reinterpret_cast<void*>(trampoline_at), trampoline,
+           static_cast<usize>(trampoline_end - trampoline));
     for (u64 i = 0; i < count; ++i) prepare(processor(i), i);
     store<u32>(apic + 0xF0, 0x1FF);
     for (u64 i = 1; i < count; ++i) start_processor(i);
     enter_processor(&processor(0));
 }
 
-// In the program itself nothing may strike but an NMI or a breakpoint: the guest is broken, or what it runs on.
+// In the program itself nothing may strike but an NMI or a breakpoint: the guest is broken, or what it runs
+// on.
 void unexpected_event_of(Processor& self, u64 vector, u64 error, u64 rip) {
     self.line().at = rip;
     self.line().unexpected = 0x100 + vector;

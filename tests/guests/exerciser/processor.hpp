@@ -1,6 +1,6 @@
-// A processor of the exerciser: what it needs to survive whatever it does to itself. Each has a block of memory
-// of its own with its page tables, GDT, TSS and stacks; the code that takes an event finds the block by the
-// stack it is on, so no register or segment needs to hold on to anything.
+// A processor of the exerciser: what it needs to survive whatever it does to itself. Each has a block of
+// memory of its own with its page tables, GDT, TSS and stacks; the code that takes an event finds the block
+// by the stack it is on, so no register or segment needs to hold on to anything.
 #pragma once
 
 #include <stddef.h>

@@ -38,13 +38,15 @@ constexpr u32 msrs[] = {0x10,       0x17,       0x1B,       0x3A,       0x3B,   
                         0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101,
                         0xC0000102, 0xC0000103, 0xC0000104, 0xC0010000, 0xC0010015, 0xC001001F, 0xC0010114,
                         0xC0010117, 0xC001011F, 0xC0010140};
-// Not those that reset or turn off the machine (64h, 92h, CF9h, 604h), and not those that decide what a device
-// access reaches.
-constexpr u16 ports[] = {0x20,  0x21,  0x40,  0x41,  0x42,  0x43,  0x60,  0x61,  0x70,  0x71,  0x80,  0xA0, 0xA1,
-                         0xB2,  0x2F8, 0x3B4, 0x3B5, 0x3C0, 0x3C4, 0x3C5, 0x3D4, 0x3D5, 0x3DA, 0x3F8, 0x3F9, 0x3FA,
-                         0x3FB, 0x3FC, 0x3FD, 0x3FE, 0x3FF, 0x4D0, 0x4D1, 0x600, 0x608, 0xCF8, 0xCFC, 0xFFFF};
-constexpr u64 places[] = {0xA0000,    0xB8000,    0xBFFF0,    0xC0000,    0xF0000,    0xFFFF0,     0xC0000000,
-                          0xFEBFF000, 0xFEC00000, 0xFEC00FF0, 0xFED00000, 0xFEE01000, 0xFFFFFFF0, 0x100000000};
+// Not those that reset or turn off the machine (64h, 92h, CF9h, 604h), and not those that decide what a
+// device access reaches.
+constexpr u16 ports[] = {0x20,  0x21,  0x40,  0x41,  0x42,  0x43,  0x60,  0x61,  0x70,  0x71,
+                         0x80,  0xA0,  0xA1,  0xB2,  0x2F8, 0x3B4, 0x3B5, 0x3C0, 0x3C4, 0x3C5,
+                         0x3D4, 0x3D5, 0x3DA, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x3FE,
+                         0x3FF, 0x4D0, 0x4D1, 0x600, 0x608, 0xCF8, 0xCFC, 0xFFFF};
+constexpr u64 places[] = {0xA0000,    0xB8000,    0xBFFF0,    0xC0000,    0xF0000,
+                          0xFFFF0,    0xC0000000, 0xFEBFF000, 0xFEC00000, 0xFEC00FF0,
+                          0xFED00000, 0xFEE01000, 0xFFFFFFF0, 0x100000000};
 
 Entry entry_of(Stream& s) {
     Entry in;
@@ -77,14 +79,6 @@ Code shadowed(Stream& s, const Code& code, Entry& in, Mode mode) {
     return Code{0x8E, 0xD0} + code;
 }
 
-// APIC_BASE last, by the two steps that are legal from any mode.
-void restore_apic_base(Processor& self) {
-    if (rdmsr(0x1B) == self.apic_base) return;
-    wrmsr(0x1B, self.apic_base & ~u64{0xC00});
-    wrmsr(0x1B, self.apic_base);
-    calm_apic();
-}
-
 void msr_step(Processor& self, Stream& s) {
     Entry in = entry_of(s);
     const u32 index = s.one_in(4) ? static_cast<u32>(s.value()) : s.of(msrs);
@@ -93,8 +87,8 @@ void msr_step(Processor& self, Stream& s) {
     const Mode mode = mode_of(s);
     if (index == 0x1B && write && s.one_in(2)) {
         // One that is legal more often than not.
-        constexpr u32 bases[] = {0xFEE00000, 0xFEE00C00, 0xFEE00800, 0xFEE00900, 0xFEE00D00, 0xFED00900,
-                                 0x00100900, 0xFFFFF900, 0xFEC00900};
+        constexpr u32 bases[] = {0xFEE00000, 0xFEE00C00, 0xFEE00800, 0xFEE00900, 0xFEE00D00,
+                                 0xFED00900, 0x00100900, 0xFFFFF900, 0xFEC00900};
         in.gpr[rax] = s.of(bases);
         in.gpr[rdx] = 0;
     }
@@ -107,7 +101,8 @@ void msr_step(Processor& self, Stream& s) {
             break;
         case 0x174:  // without it, SYSENTER of ring 3 is #GP, wherever the next step is
         case 0xC0000080:
-            if (rdmsr(index) != (index == 0x174 ? 0 : self.efer)) wrmsr(index, index == 0x174 ? 0 : self.efer);
+            if (rdmsr(index) != (index == 0x174 ? 0 : self.efer))
+                wrmsr(index, index == 0x174 ? 0 : self.efer);
             break;
         default: break;
     }
@@ -177,14 +172,30 @@ void device_step(Processor& self, Stream& s) {
     in.gpr[rsi] = device_at + offset;
     in.gpr[rdi] = s.one_in(2) ? in.gpr[rsi] : data_at + s.below(0x1F00);
     in.gpr[rcx] = s.below(12);
-    constexpr u8 forms[][4] = {{0x89, 0x06},       {0x8B, 0x06},       {0x8A, 0x06},       {0x88, 0x06},
-                               {0x01, 0x06},       {0x33, 0x06},       {0x87, 0x06},       {0x0F, 0xB1, 0x06},
-                               {0x0F, 0xC1, 0x06}, {0x0F, 0xAB, 0x06}, {0xFF, 0x06},       {0xF7, 0x16},
-                               {0x0F, 0xB6, 0x06}, {0x85, 0x06},       {0x80, 0x0E, 0x55}, {0xC7, 0x06},
-                               {0x0F, 0x38, 0xF0, 0x06}, {0x0F, 0xBE, 0x06}, {0x3B, 0x06},       {0xD1, 0x26}};
+    constexpr u8 forms[][4] = {{0x89, 0x06},
+                               {0x8B, 0x06},
+                               {0x8A, 0x06},
+                               {0x88, 0x06},
+                               {0x01, 0x06},
+                               {0x33, 0x06},
+                               {0x87, 0x06},
+                               {0x0F, 0xB1, 0x06},
+                               {0x0F, 0xC1, 0x06},
+                               {0x0F, 0xAB, 0x06},
+                               {0xFF, 0x06},
+                               {0xF7, 0x16},
+                               {0x0F, 0xB6, 0x06},
+                               {0x85, 0x06},
+                               {0x80, 0x0E, 0x55},
+                               {0xC7, 0x06},
+                               {0x0F, 0x38, 0xF0, 0x06},
+                               {0x0F, 0xBE, 0x06},
+                               {0x3B, 0x06},
+                               {0xD1, 0x26}};
     constexpr u8 sizes[] = {2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 2, 2, 3, 2, 3, 2, 4, 3, 2, 2};
     u64 form = command ? 0 : s.below(22);
     if (over_apic && form >= 20) form -= 2;  // strings would run into the ICR
+    if (limits.avoids_locks && form == 6) form = 0;
     Code code;
     if (!command) {
         switch (s.below(4)) {
@@ -229,7 +240,8 @@ void register_step(Processor& self, Stream& s) {
     }
     const u8 form = static_cast<u8>(0xC0 | (number & 7) << 3);
     const Code code = wide ? Code{number >= 8 ? 0x4C : 0x48, 0x0F, opcode, form} : Code{0x0F, opcode, form};
-    go(self, shadowed(s, code, in, number == 0 || number == 3 || number == 4 ? Mode::compat0 : mode), in, mode);
+    go(self, shadowed(s, code, in, number == 0 || number == 3 || number == 4 ? Mode::compat0 : mode), in,
+       mode);
     restore(self);
 }
 
@@ -260,7 +272,7 @@ constexpr Instruction instructions[] = {
     {3, {0x0F, 0x01, 0xDD}},
     {3, {0x0F, 0x01, 0xDE}},
     {3, {0x0F, 0x01, 0xDF}},
-    {4, {0xF3, 0x0F, 0xC7, 0x36}},        // VMXON, VMPTRLD, VMCLEAR, VMPTRST, VMREAD, VMWRITE
+    {4, {0xF3, 0x0F, 0xC7, 0x36}},  // VMXON, VMPTRLD, VMCLEAR, VMPTRST, VMREAD, VMWRITE
     {3, {0x0F, 0xC7, 0x36}},
     {4, {0x66, 0x0F, 0xC7, 0x36}},
     {3, {0x0F, 0xC7, 0x3E}},
@@ -269,8 +281,8 @@ constexpr Instruction instructions[] = {
     {5, {0x66, 0x0F, 0x38, 0x80, 0x06}},  // INVEPT, INVVPID, INVPCID
     {5, {0x66, 0x0F, 0x38, 0x81, 0x06}},
     {5, {0x66, 0x0F, 0x38, 0x82, 0x06}},
-    {2, {0x0F, 0x33}},                    // RDPMC
-    {3, {0x0F, 0x01, 0xC8}},              // MONITOR, MWAIT, MONITORX, MWAITX
+    {2, {0x0F, 0x33}},        // RDPMC
+    {3, {0x0F, 0x01, 0xC8}},  // MONITOR, MWAIT, MONITORX, MWAITX
     {3, {0x0F, 0x01, 0xC9}},
     {3, {0x0F, 0x01, 0xFA}},
     {3, {0x0F, 0x01, 0xFB}},
@@ -308,16 +320,16 @@ constexpr Instruction instructions[] = {
     {2, {0xCD, 0x40}},        // INT
     {2, {0xCD, 0x0E}},
     {2, {0xCD, 0x02}},
-    {1, {0xF1}},              // INT1
-    {1, {0xCE}},              // INTO
-    {1, {0xFA}},              // CLI, STI, PUSHF, POPF, IRET
+    {1, {0xF1}},  // INT1
+    {1, {0xCE}},  // INTO
+    {1, {0xFA}},  // CLI, STI, PUSHF, POPF, IRET
     {1, {0xFB}},
     {1, {0x9C}},
     {1, {0x9D}},
     {2, {0x48, 0xCF}},
-    {2, {0xFF, 0x2E}},        // JMP and CALL far
+    {2, {0xFF, 0x2E}},  // JMP and CALL far
     {2, {0xFF, 0x1E}},
-    {2, {0x8E, 0xD8}},        // MOV DS, SS, FS
+    {2, {0x8E, 0xD8}},  // MOV DS, SS, FS
     {2, {0x8E, 0xD0}},
     {2, {0x8E, 0xE0}},
     {5, {0x0F, 0x0B, 0x78, 0x65, 0x6E}},  // a forced emulation
@@ -335,17 +347,20 @@ void other_step(Processor& self, Stream& s) {
     if (s.one_in(8)) code = Code{0x66} + code;
     in.gpr[rsi] = (mode == Mode::long3 || mode == Mode::compat3 ? user_data_at : data_at) + s.below(0x1F00);
     if (s.one_in(2)) in.gpr[rcx] = s.below(16);
-    if (s.one_in(4)) in.gpr[rsp] = (mode == Mode::long3 || mode == Mode::compat3 ? user_stack_at : stack_at) - 64;
+    if (s.one_in(4))
+        in.gpr[rsp] = (mode == Mode::long3 || mode == Mode::compat3 ? user_stack_at : stack_at) - 64;
     const bool extended_state = s.one_in(4) && !limits.avoids_control;
     if (extended_state && (cpuid(1).ecx & bit(26)) != 0) write_cr4(self.cr4 | bit(18));
     go(self, shadowed(s, code, in, mode), in, mode);
     restore(self);
 }
 
-// A processor that halts, with a timer to wake it; sometimes with interrupts disabled, until another one's NMI.
+// A processor that halts, with a timer to wake it; sometimes with interrupts disabled, until another one's
+// NMI.
 void halt_step(Processor& self, Stream& s) {
     calm_apic();
-    const bool forever = limits.processors > 1 && s.one_in(256);
+    // Only the last one, so that its neighbour is there to wake it.
+    const bool forever = limits.processors > 1 && self.number == limits.processors - 1 && s.one_in(256);
     if (!forever) {
         store<u32>(apic + 0x320, static_cast<u32>(s.below(2) << 17 | (32 + s.below(223))));
         store<u32>(apic + 0x3E0, 0xB);
@@ -422,13 +437,19 @@ void x2apic_step(Processor& self, Stream& s) {
 // Random bytes in ring 3. A timer ends what loops; should it not come, another processor's NMI does.
 void wild_step(Processor& self, Stream& s) {
     calm_apic();
+    self.map(device_at, 0, 0);
+    self.map(device_at + 0x1000, 0, 0);
     store<u32>(apic + 0x320, 0xEE);
     store<u32>(apic + 0x3E0, 0xB);
     store<u32>(apic + 0x380, 2000);
     Entry in = entry_of(s);
     in.rflags = (in.rflags & ~iopl3) | rflags_if;
     Code code;
-    for (u64 i = 16 + s.below(24); i != 0; --i) code.bytes[code.size++] = static_cast<u8>(s.next());
+    for (u64 i = 16 + s.below(24); i != 0; --i) {
+        const u8 byte = static_cast<u8>(s.next());
+        const bool locks = byte == 0xF0 || byte == 0x86 || byte == 0x87;
+        code.bytes[code.size++] = locks && limits.avoids_locks ? 0x90 : byte;
+    }
     go(self, code, in, s.one_in(2) ? Mode::long3 : Mode::compat3);
     self.code_used = 64;  // it may have written to it
     store<u32>(apic + 0x320, 0x10000);
@@ -471,6 +492,14 @@ void deadly_step(Processor& self, Stream& s) {
 }
 
 }  // namespace
+
+// By the two steps that are legal from any mode.
+void restore_apic_base(const Processor& self) {
+    if (rdmsr(0x1B) == self.apic_base) return;
+    wrmsr(0x1B, self.apic_base & ~u64{0xC00});
+    wrmsr(0x1B, self.apic_base);
+    calm_apic();
+}
 
 void calm_apic() {
     store<u32>(apic + 0xF0, 0x1FF);

@@ -7,6 +7,7 @@
 // Of the command line.
 struct Limits {
     bool avoids_control = false;  // writes no control registers
+    bool avoids_locks = false;    // locks no memory
     u64 processors = 1;
     u64 kinds = ~u64{0};  // bit n: kind n of steps is among them
     u64 deadly = 0;       // one in so many steps is one that the machine does not survive; 0: none
@@ -16,3 +17,4 @@ extern Limits limits;
 void do_step(Processor& self, u64 seed, u64 step);
 // The APIC as it is between the steps.
 void calm_apic();
+void restore_apic_base(const Processor& self);
