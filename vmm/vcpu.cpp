@@ -5,6 +5,12 @@
 #include "vmm/virtual_machine.hpp"
 
 namespace bulkhead {
+namespace {
+
+// 10 ms: what a guest gets that exits all the time before the core looks at what else there is.
+constexpr u64 longest_turns_per_second = 100;
+
+}  // namespace
 
 Vcpu::Vcpu(VirtualMachine& vm, unsigned number, VcpuBackend& backend, LocalApic& apic,
            const CpuidPolicy& cpuid)
@@ -68,6 +74,10 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
     const PhysicalMachine& machine = vm_.machine();
     // Whatever happened to the chips since the last turn may have set a timer of theirs.
     timer_check_ = 0;
+    // A guest that does nothing but exit, with interrupts and NMIs blocked, is not left to the host's
+    // interrupts alone.
+    const u64 turn = machine.tsc_hz() / longest_turns_per_second;
+    const u64 turn_end = deadline > now && deadline - now > turn ? now + turn : deadline;
     while (true) {
         if (vm_.stopped()) return RunResult::stopped;
         if (now >= timer_check_) expire_timers();
@@ -81,7 +91,7 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
                 set_activity(Activity::active);
             }
         }
-        if (now >= deadline) return RunResult::yielded;
+        if (now >= turn_end) return RunResult::yielded;
         if (events_possible()) deliver_events();
 
         const u64 timer = next_timer();

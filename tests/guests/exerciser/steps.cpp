@@ -117,7 +117,9 @@ void port_step(Processor& self, Stream& s) {
     const u8 opcode = s.of(opcodes);
     const Mode mode = mode_of(s);
     const bool ring3 = mode == Mode::long3 || mode == Mode::compat3;
-    in.gpr[rsi] = in.gpr[rdi] = (ring3 ? user_data_at : data_at) + s.below(0x1FF0);
+    // 16-bit addresses are of low memory: a part of it that nobody needs.
+    const u64 buffer = mode == Mode::compat16 ? 0xC000 : ring3 ? user_data_at : data_at;
+    in.gpr[rsi] = in.gpr[rdi] = buffer + s.below(0x1FF0);
     Code code{opcode};
     if (s.one_in(4)) code = Code{0x66} + code;
     if (opcode < 0x70 && s.one_in(2)) code = Code{0xF3} + code;

@@ -53,6 +53,21 @@ TEST_CASE("a host interrupt and the deadline end the turn; the guest goes on nex
     CHECK(bench.machine.now == deadline);
 }
 
+TEST_CASE("a guest that exits without end is left after 10 ms, whether a host interrupt comes or not") {
+    VmBench bench;
+    const u64 turn = bench.machine.tsc_hz() / 100;
+    for (int i = 0; i < 50; ++i) bench.cpu().then(ExitReason::spurious);
+    bench.cpu().turn_ticks = turn / 10;
+    const u64 begin = bench.machine.now;
+    CHECK(bench.vcpu().run(never) == Ran::yielded);
+    CHECK(bench.machine.now == begin + turn);
+    CHECK(bench.cpu().entries.size() == 10);
+    // No timer was armed for it: one that does not exit keeps its core.
+    for (const auto& entry : bench.cpu().entries) CHECK(entry.deadline > begin + turn);
+    CHECK(bench.vcpu().run(never) == Ran::yielded);
+    CHECK(bench.cpu().entries.size() == 20);
+}
+
 TEST_CASE("the guest is left when a timer of the machine is due") {
     VmBench bench;
     bench.enable_apic();
