@@ -23,6 +23,14 @@ bool ia32e_mode(Bench& bench) {
 
 }  // namespace
 
+TEST_CASE("What a guest could raise without end, and what is the host's, exits") {
+    Bench bench;
+    const u64 exceptions = bench.fake[vmcs::exception_bitmap];
+    // #DB, #AC (CVE-2015-8104, CVE-2015-5307) and #MC.
+    for (const unsigned vector : {1U, 17U, 18U}) CHECK(has_bit(exceptions, vector));
+    CHECK_FALSE(has_bit(exceptions, 14));
+}
+
 TEST_CASE("After RESET the registers are those of the manual's table") {
     Bench bench;
     const Backend& b = *bench.backend;
@@ -566,6 +574,7 @@ TEST_CASE("load() and save() switch everything that entry and exit do not, betwe
     fake.cr2 = 0xBBB;
     b.save();
     CHECK(b.read(Register::lstar) == 0xB);  // these need no VMCS
+    CHECK(b.read(Register::cr2) == 0xBBB);
 
     a.load();
     CHECK(a.read(Register::lstar) == 0xA);
