@@ -75,7 +75,9 @@ class Campaign:
         self.system.machine.send(f"set exerciser cmdline {words}\r")  # longer than the line, which scrolls
         self.system.expect(f"cmdline is now {words}")
         self.system.prompt()
-        self.system.command("start exerciser")
+        said = self.system.command("start exerciser")
+        if "VM exerciser started" not in said:
+            raise AssertionError(said)
         self.steps = None
         self.moved = time.monotonic()
 
