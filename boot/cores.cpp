@@ -101,6 +101,10 @@ void kick_core(unsigned core) {
         entry.kick_pending.store(false, std::memory_order_seq_cst);
 }
 
+bool this_core_kicked() {
+    return core_table[cpu_index()].kick_pending.load(std::memory_order_relaxed);
+}
+
 Result<> run_on_core(unsigned core, CoreWork& work) {
     if (core == cpu_index()) {
         work.run();

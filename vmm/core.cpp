@@ -97,8 +97,16 @@ bool Core::turn(u64 limit) {
     return true;
 }
 
+// Nobody waits for this core while the vCPU sleeps on it: no other vCPU, not the console, and no account of
+// its VM's time, which sleep must not be charged to.
+bool Core::has_core_to_itself(const VcpuThread& thread) const {
+    return number_ != 0 && threads_.size() == 1 && thread.slot->bandwidth.quota() == 0 &&
+           !thread.slot->gang.is_enabled();
+}
+
 void Core::run(VcpuThread& thread, u64 until) {
     load(thread);
+    thread.vcpu->set_alone(has_core_to_itself(thread));
     running_.store(&thread, std::memory_order_relaxed);
     const Vcpu::RunResult result = thread.vcpu->run(until);
     running_.store(nullptr, std::memory_order_relaxed);

@@ -48,6 +48,7 @@ class Core {
     void wake_sleepers(u64 now);
     [[nodiscard]] u64 next_wake() const;
     void run(VcpuThread& thread, u64 until);
+    [[nodiscard]] bool has_core_to_itself(const VcpuThread& thread) const;
     [[nodiscard]] VcpuThread& thread_of(const Runnable& runnable) const;
 
     HostServices& host_;

@@ -120,6 +120,7 @@ Vcpu::Handling Vcpu::handle_hlt(const Exit& exit) {
     // STI; HLT: the shadow that STI left ends with HLT, so the flag alone decides what can wake it.
     halted_with_interrupts_.store((backend_.read(Register::rflags) & rflags::if_) != 0,
                                   std::memory_order_relaxed);
+    backend_.note_halt(halted_with_interrupts_.load(std::memory_order_relaxed));
     if (!backend_.injection_pending()) set_activity(Activity::halted);
     return Handling::handled;
 }

@@ -47,4 +47,14 @@ std::string_view name_of(ExitReason reason) {
     return "unknown";
 }
 
+std::string_view name_of(HostCause cause) {
+    switch (cause) {
+        case HostCause::tick: return "tick";
+        case HostCause::kick: return "kick";
+        case HostCause::device: return "device";
+        case HostCause::count: break;
+    }
+    return "unknown";
+}
+
 }  // namespace bulkhead

@@ -11,6 +11,8 @@
 namespace bulkhead {
 
 enum class ExitReason : u8 {
+    // First those that no instruction of the guest's asked for: they come between two instructions, or while
+    // it sleeps in HLT.
     external_interrupt,  // a host interrupt; the host's own handlers have run or run on re-enabling
     host_nmi,            // likewise, an NMI of the host's
     preemption,          // the deadline given to run() has passed
@@ -54,6 +56,22 @@ enum class ExitReason : u8 {
 };
 
 [[nodiscard]] std::string_view name_of(ExitReason reason);
+[[nodiscard]] constexpr bool is_asynchronous(ExitReason reason) {
+    return reason <= ExitReason::nmi_window;
+}
+[[nodiscard]] constexpr bool is_host_interrupt(ExitReason reason) {
+    return reason <= ExitReason::host_nmi;
+}
+
+// Why the host took the processor from a guest that had asked for nothing: neither by an instruction, nor by a
+// timer of its own, nor by an interrupt of its own machine or of its other processors.
+enum class HostCause : u8 {
+    tick,    // its turn was over, or the core had something else to look after at that time
+    kick,    // another core wanted something: a console command, or the scheduler
+    device,  // an interrupt or NMI of the physical machine's
+    count
+};
+[[nodiscard]] std::string_view name_of(HostCause cause);
 
 struct PortAccess {
     Port port{};

@@ -15,11 +15,14 @@ struct ExitStatistics {
     };
     Entry entries[static_cast<usize>(ExitReason::count)] = {};
     u64 guest_ticks = 0;  // host TSC ticks spent in the guest
+    // Of the exits, those that the host caused.
+    u64 host_caused[static_cast<usize>(HostCause::count)] = {};
 
     [[nodiscard]] Entry& of(ExitReason reason) { return entries[static_cast<usize>(reason)]; }
     [[nodiscard]] const Entry& of(ExitReason reason) const { return entries[static_cast<usize>(reason)]; }
     void count_exit(ExitReason reason) { increase(of(reason).count, 1); }
     void count_host(ExitReason reason, u64 ticks) { increase(of(reason).ticks, ticks); }
+    void count_host_caused(HostCause cause) { increase(host_caused[static_cast<usize>(cause)], 1); }
     void count_guest(u64 ticks) { increase(guest_ticks, ticks); }
 
     void add(const ExitStatistics& other) {
@@ -28,6 +31,13 @@ struct ExitStatistics {
             entries[i].ticks += load(other.entries[i].ticks);
         }
         guest_ticks += load(other.guest_ticks);
+        for (usize i = 0; i < static_cast<usize>(HostCause::count); ++i)
+            host_caused[i] += load(other.host_caused[i]);
+    }
+    [[nodiscard]] u64 total_host_caused() const {
+        u64 sum = 0;
+        for (const u64& count : host_caused) sum += load(count);
+        return sum;
     }
     [[nodiscard]] u64 total_count() const {
         u64 sum = 0;

@@ -108,6 +108,7 @@ class VmManager final : public Management, private Surroundings {
 
     void serial_output(u16 vm, u8 character) override;
     void wake(u16 vm, unsigned vcpu) override;
+    bool kicked() const override { return host_.kicked(); }
     // Makes a vCPU look at its local APIC, wherever it is. Any core.
     void wake(VcpuThread& thread);
 

@@ -152,7 +152,8 @@ bool VmManager::core_summary(unsigned core, CoreSummary& out) const {
     out.online = info.online;
     out.reason = info.reason;
     out.vcpus = static_cast<unsigned>(what.size());
-    out.dedicated = plan_.use_of(core) == CoreUse::dedicated;
+    // By the plan, or as long as the others that may use it are off.
+    out.dedicated = plan_.use_of(core) == CoreUse::dedicated || (core != 0 && what.size() == 1);
     out.interrupts = info.interrupts;
     out.kicks = info.kicks;
     out.busy_nanoseconds = scale(what.busy_ticks(), nanoseconds_per_second, machine_.tsc_hz());

@@ -104,7 +104,9 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
         statistics_.count_exit(exit.reason);
 
         handle(exit);
-        if (exit.reason == ExitReason::external_interrupt || exit.reason == ExitReason::host_nmi) {
+        if (is_asynchronous(exit.reason)) [[unlikely]] {
+            after_asynchronous(exit.reason, now, deadline);
+            if (!is_host_interrupt(exit.reason)) continue;
             return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
         }
     }
@@ -115,6 +117,22 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
 bool Vcpu::events_possible() const {
     return vm_.apic_assist() != ApicAssist::full || apic_touched_ || windows_ || deferred_ ||
            apic_.may_have_event();
+}
+
+// An exit that no instruction asked for: for whose sake it was, and whether the guest sleeps. `now`: of the
+// exit; `deadline`: as given to run().
+void Vcpu::after_asynchronous(ExitReason reason, u64 now, u64 deadline) {
+    if (backend_.take_halt()) {
+        halted_with_interrupts_.store((backend_.read(Register::rflags) & rflags::if_) != 0,
+                                      std::memory_order_relaxed);
+        if (!backend_.injection_pending()) set_activity(Activity::halted);
+    }
+    if (reason > ExitReason::preemption) return;  // windows are for the guest's events
+    // A timer of the guest's, perhaps one that another vCPU has brought forward, or an interrupt.
+    if (now >= timer_check_ || apic_.has_posts() || vm_.stopped() || next_timer() < timer_check_) return;
+    statistics_.count_host_caused(now >= deadline    ? HostCause::tick
+                                  : vm_.core_kicked() ? HostCause::kick
+                                                      : HostCause::device);
 }
 
 // One exit: decides what becomes of it, and of the event whose delivery it broke off.

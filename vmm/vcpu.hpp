@@ -71,7 +71,15 @@ class Vcpu final {
     [[nodiscard]] const VcpuBackend& backend() const { return backend_; }
     [[nodiscard]] LocalApic& apic() { return apic_; }
     [[nodiscard]] const CpuidPolicy& cpuid_policy() const { return cpuid_; }
+    // Whether it has its core to itself and may sleep there in guest mode. Then activity() says `active`, and
+    // the statistics count as the guest's, what it sleeps. While the backend is loaded.
+    void set_alone(bool alone) {
+        if (alone == alone_.load(std::memory_order_relaxed)) return;
+        alone_.store(alone, std::memory_order_relaxed);
+        backend_.let_halt(alone);
+    }
     // Any core.
+    [[nodiscard]] bool alone() const { return alone_.load(std::memory_order_relaxed); }
     [[nodiscard]] const ExitStatistics& statistics() const { return statistics_; }
     // The last exit and the vendor's code for it.
     [[nodiscard]] ExitReason last_exit() const { return last_exit_; }
@@ -86,6 +94,7 @@ class Vcpu final {
 
     [[nodiscard]] RunResult run_from(u64& now, u64 deadline);
     void handle(const Exit& exit);
+    void after_asynchronous(ExitReason reason, u64 now, u64 deadline);
     [[nodiscard]] Handling dispatch(const Exit& exit);
     [[nodiscard]] Handling handle_cpuid(const Exit& exit);
     [[nodiscard]] Handling handle_hlt(const Exit& exit);
@@ -143,6 +152,7 @@ class Vcpu final {
     std::atomic<Activity> activity_{Activity::active};
     ApicMode apic_mode_ = ApicMode::xapic;  // what the backend was told
     std::atomic<bool> halted_with_interrupts_{false};
+    std::atomic<bool> alone_{false};
     bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
     bool windows_ = false;      // the backend was asked for a window
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off

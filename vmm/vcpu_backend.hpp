@@ -83,6 +83,15 @@ class VcpuBackend {
     virtual void set_interrupt_window(bool wanted) = 0;
     virtual void set_nmi_window(bool wanted) = 0;
 
+    // HLT: whether the guest may sleep in guest mode, as on a core that nobody else waits for. Where it may
+    // not, or the backend thinks better of it, HLT exits.
+    virtual void let_halt(bool /*allowed*/) {}
+    // After an exit that no instruction asked for: whether the guest sleeps in HLT. The hardware has it awake
+    // from now on; to keep it asleep is the caller's.
+    [[nodiscard]] virtual bool take_halt() { return false; }
+    // A HLT has exited, with IF as given.
+    virtual void note_halt(bool /*interrupts*/) {}
+
     // The value the guest's RDTSC adds to the host's TSC.
     virtual void set_tsc_offset(u64 offset) = 0;
 

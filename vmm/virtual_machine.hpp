@@ -63,6 +63,8 @@ class Surroundings {
     // vCPU is then either the caller itself, which looks before it enters the guest, or not running.
     // What there is to look at has been stored before the call; the call is cheap and harmless when in vain.
     virtual void wake(u16 vm, unsigned vcpu) = 0;
+    // Whether another core has kicked this one, and it has not taken that yet.
+    [[nodiscard]] virtual bool kicked() const { return false; }
 
   protected:
     ~Surroundings() = default;
@@ -139,6 +141,9 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
         const LockGuard guard(chips_);
         return Vector(pic_.acknowledge());
     }
+
+    // Whether the core on which this is called was kicked by another.
+    [[nodiscard]] bool core_kicked() const { return surroundings_.kicked(); }
 
     // The chips' time is kept by one vCPU, lest all of them exit for it. Whoever else brings the chips'
     // deadline forward wakes that one.

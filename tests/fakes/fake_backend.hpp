@@ -51,6 +51,8 @@ class FakeBackend final : public VcpuBackend {
     std::map<u8, bool> eoi_exits;
     std::vector<std::pair<u8, u8>> virtual_interrupts;
     std::vector<ApicMode> apic_modes;
+    std::vector<bool> halt_allowed, halts;  // what let_halt() and note_halt() were told
+    bool sleeps = false;                    // in HLT, in guest mode
     unsigned loads = 0, saves = 0, resets = 0, flushes = 0, replaced = 0;
     bool loaded = false;
     // Catch's assertions are for one thread: with this set, breaches are only counted.
@@ -111,6 +113,9 @@ class FakeBackend final : public VcpuBackend {
     void cancel_injection() override { injection.reset(); }
     void set_interrupt_window(bool wanted) override { interrupt_window = wanted; }
     void set_nmi_window(bool wanted) override { nmi_window = wanted; }
+    void let_halt(bool allowed) override { halt_allowed.push_back(allowed); }
+    [[nodiscard]] bool take_halt() override { return std::exchange(sleeps, false); }
+    void note_halt(bool interrupts) override { halts.push_back(interrupts); }
     void set_tsc_offset(u64 offset) override { tsc_offset = offset; }
     [[nodiscard]] ApicAssist apic_assist() const override { return assist_; }
     void set_apic_mode(ApicMode mode) override { apic_modes.push_back(mode); }

@@ -60,6 +60,8 @@ class FakeHost final : public HostServices {
     [[nodiscard]] u64 window() const override { return reinterpret_cast<u64>(window_); }
     [[nodiscard]] unsigned max_page_level() const override { return 3; }
     [[nodiscard]] HostInfo info() const override { return {.version = "test", .backend = "fake", .cpus = 1}; }
+    [[nodiscard]] unsigned core_count() const override { return cores; }
+    [[nodiscard]] unsigned this_core() const override { return core; }
     [[nodiscard]] Result<> reboot() override {
         ++reboots;
         return {};
@@ -91,6 +93,7 @@ class FakeHost final : public HostServices {
     bool reads_nothing = false;
     HostPhysical last_vm_root{};  // of the address space that was entered last, but for the kernel's
     unsigned reboots = 0, power_offs = 0;
+    unsigned cores = 1, core = 0;  // of the machine, and on which the test is
 
   private:
     // The kernel's tables lie beyond the memory that VMs get.

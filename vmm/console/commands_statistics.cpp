@@ -29,6 +29,11 @@ void exits_json(CommandContext& context, const ExitStatistics& statistics, std::
     writer.number("total", statistics.total_count());
     writer.number("guest_cycles", statistics.guest_ticks);
     if (context.since != 0) writer.seconds("difference_seconds", context.since);
+    writer.key("host_caused");
+    writer.begin_object();
+    for (usize i = 0; i < std::size(statistics.host_caused); ++i)
+        writer.number(name_of(static_cast<HostCause>(i)), statistics.host_caused[i]);
+    writer.end_object();
     writer.key("exits");
     writer.begin_array();
     for (const u8 reason : order) {
@@ -64,6 +69,8 @@ ExitBaseline& baseline_of(CommandMemory& memory, VmId vm) {
 // anew meanwhile counts from zero.
 void subtract(ExitStatistics& statistics, ExitStatistics& before) {
     bool restarted = statistics.guest_ticks < before.guest_ticks;
+    for (usize i = 0; i < std::size(statistics.host_caused); ++i)
+        restarted = restarted || statistics.host_caused[i] < before.host_caused[i];
     for (usize i = 0; i < reason_count; ++i)
         restarted = restarted || statistics.entries[i].count < before.entries[i].count;
     const auto exchange = [&](u64& now, u64& then) {
@@ -72,6 +79,8 @@ void subtract(ExitStatistics& statistics, ExitStatistics& before) {
         then = all;
     };
     exchange(statistics.guest_ticks, before.guest_ticks);
+    for (usize i = 0; i < std::size(statistics.host_caused); ++i)
+        exchange(statistics.host_caused[i], before.host_caused[i]);
     for (usize i = 0; i < reason_count; ++i) {
         exchange(statistics.entries[i].count, before.entries[i].count);
         exchange(statistics.entries[i].ticks, before.entries[i].ticks);
@@ -108,6 +117,9 @@ void exits(CommandContext& context) {
         ticks += entry.ticks;
     }
     print_row(context.out, "all", total, total, ticks);
+    print(context.out, "caused by the host: {} (tick {}, kick {}, device {})\n",
+          statistics.total_host_caused(), statistics.host_caused[0], statistics.host_caused[1],
+          statistics.host_caused[2]);
     print(context.out, "in the guest: {} % of the cycles\n",
           Tenths{permille(statistics.guest_ticks, statistics.total_ticks())});
     if (difference) print(context.out, "in the last {} s\n", Seconds{context.since});

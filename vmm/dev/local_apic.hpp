@@ -121,6 +121,8 @@ class LocalApic final : public Device {
     // ApicAssist::full: the guest's write to `offset` is in the page; its effect is left to software.
     void apic_write(u32 offset);
 
+    // Whether others have posted anything that is not collected, or a signal.
+    [[nodiscard]] bool has_posts() const { return changed_.load(std::memory_order_relaxed) || has_signal(); }
     // Signals stay until taken. A SIPI that finds the vCPU not waiting for one is to be taken and dropped.
     [[nodiscard]] bool has_signal() const { return signals_.load(std::memory_order_relaxed) != 0; }
     // False: there is nothing to collect, no NMI and no 8259A's interrupt.

@@ -25,6 +25,9 @@ constexpr u32 cr8_write = bit<u32>(16 + 8), cr4_write = bit<u32>(16 + 4);
 // again.
 constexpr u64 nmi_retry_ticks = 1000;
 
+// A guest that has slept so often with interrupts enabled, and never without, is one whose idle loop does so.
+constexpr u8 idle_halts = 16;
+
 }  // namespace
 
 Backend::Backend(const Parameters& parameters)
@@ -90,6 +93,7 @@ void Backend::reset() {
     extended_.reset();
     flush_wanted_ = true;
     nmi_window_ = nmi_blocked_ = iret_running_ = false;
+    halts_ = 0;
 }
 
 Exit Backend::run(u64 deadline) {
@@ -325,6 +329,41 @@ void Backend::set_interrupt_window(bool wanted) {
         control.virtual_interrupt &= ~request;
     }
     touch(clean::intercepts | clean::tpr);
+}
+
+// HLT. The VMCB does not tell a guest that sleeps from one that is at the instruction behind the HLT: an exit in
+// the sleep ends it. That is as it should be where the exit comes of an event for the guest, which is nearly
+// all of them. But an exit for the host's own sake would let the guest go on without reason. An idle loop takes
+// that, as it takes the SMI of a firmware that does not restart HLT; code that halts for good must not be woken.
+// So HLT is left to the guest only once it has shown an idle loop, and no longer when an exit of the host's
+// finds interrupts disabled.
+void Backend::intercept_halt(bool wanted) {
+    VmcbControl& control = vmcb_.control;
+    if (((control.intercept_misc1 & intercept1::hlt) != 0) == wanted) return;
+    control.intercept_misc1 ^= intercept1::hlt;
+    touch(clean::intercepts);
+}
+
+void Backend::let_halt(bool allowed) {
+    halt_allowed_ = allowed;
+    halts_ = 0;
+    if (!allowed) intercept_halt(true);
+}
+
+void Backend::note_halt(bool interrupts) {
+    if (!halt_allowed_) return;
+    halts_ = interrupts ? static_cast<u8>(halts_ + 1) : 0;
+    if (halts_ < idle_halts) return;
+    halts_ = 0;
+    intercept_halt(false);
+}
+
+bool Backend::take_halt() {
+    if (halt_allowed_ && (vmcb_.state.rflags & rflags::if_) == 0) {
+        halts_ = 0;
+        intercept_halt(true);
+    }
+    return false;
 }
 
 void Backend::set_tsc_offset(u64 offset) {

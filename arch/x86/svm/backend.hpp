@@ -52,6 +52,9 @@ class Backend final : public VcpuBackend {
     void cancel_injection() override;
     void set_interrupt_window(bool wanted) override;
     void set_nmi_window(bool wanted) override { nmi_window_ = wanted; }
+    void let_halt(bool allowed) override;
+    [[nodiscard]] bool take_halt() override;
+    void note_halt(bool interrupts) override;
     void set_tsc_offset(u64 offset) override;
 
     ApicAssist apic_assist() const override { return ApicAssist::none; }
@@ -76,6 +79,7 @@ class Backend final : public VcpuBackend {
   private:
     void touch(u32 clean_bits) { vmcb_.control.clean &= ~clean_bits; }
     void set_intercepts();
+    void intercept_halt(bool wanted);
     [[nodiscard]] VmcbSegment& vmcb_segment(SegmentName which) const;
     [[nodiscard]] u64& field(Register which) const;
 
@@ -87,6 +91,8 @@ class Backend final : public VcpuBackend {
     bool flush_wanted_ = true;
     bool nmi_window_ = false;
     bool nmi_blocked_ = false;
+    bool halt_allowed_ = false;
+    u8 halts_ = 0;  // intercepted one after the other, all with IF set
     // After an intercepted IRET that ends NMI blocking once it has run: its address; the block lasts while
     // RIP is there.
     bool iret_running_ = false;

@@ -86,6 +86,8 @@ class Backend final : public VcpuBackend {
     void set_interrupt_window(bool wanted) override;
     void set_nmi_window(bool wanted) override;
 
+    void let_halt(bool allowed) override;
+    [[nodiscard]] bool take_halt() override;
     void set_tsc_offset(u64 offset) override;
 
     // Of the current APIC mode.
@@ -120,6 +122,7 @@ class Backend final : public VcpuBackend {
 
     [[nodiscard]] Result<> write_controls();
     void set_primary(u32 control, bool on);
+    void choose_halt_exiting();
     [[gnu::noinline]] void arm_timer(u64 deadline);
     [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);
     [[nodiscard, gnu::noinline]] Exit host_exit(u64 reason, u64 deadline);
@@ -152,6 +155,7 @@ class Backend final : public VcpuBackend {
     bool loaded_ = false;
     bool flush_pending_ = false;
     bool injection_pending_ = false;
+    bool halt_allowed_ = false;
 
     // The registers that stay in the processor while loaded, while not loaded.
     u64 resident_msrs_[resident_msr_count] = {};

@@ -208,10 +208,31 @@ void Backend::cancel_injection() {
 
 void Backend::set_interrupt_window(bool wanted) {
     set_primary(primary::interrupt_window_exiting, wanted);
+    if (halt_allowed_) choose_halt_exiting();
 }
 
 void Backend::set_nmi_window(bool wanted) {
     set_primary(primary::nmi_window_exiting, wanted);
+}
+
+// Not while an interrupt-window exit is asked for: Bochs 2.7 makes none out of HLT, and what waits for it would
+// end the sleep at once anyway.
+void Backend::choose_halt_exiting() {
+    set_primary(primary::hlt_exiting,
+                !halt_allowed_ || (primary_ & primary::interrupt_window_exiting) != 0);
+}
+
+void Backend::let_halt(bool allowed) {
+    // A processor may force the control on, which is as good.
+    halt_allowed_ = allowed && (capabilities_.primary.must_be_one & primary::hlt_exiting) == 0;
+    choose_halt_exiting();
+}
+
+// Whether the sleep was one of IF = 0, too, is for the flags to say: RIP is behind the HLT.
+bool Backend::take_halt() {
+    if (!halt_allowed_ || vmcs::read(guest_activity) != activity::hlt) return false;
+    vmcs::write(guest_activity, activity::active);
+    return true;
 }
 
 void Backend::set_tsc_offset(u64 offset) {

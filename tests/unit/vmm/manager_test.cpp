@@ -257,6 +257,64 @@ TEST_CASE("VMs and their processors take turns, and state moves when the process
     CHECK(world.cpu(0).loads == loads);
 }
 
+TEST_CASE("a processor may sleep in guest mode for as long as nobody else waits for its core") {
+    World world;
+    world.host.cores = 2;
+    for (const char* name : {"one", "two"}) {
+        VmConfig& vm = world.vm(name);
+        vm.cpus.add(1);
+        vm.autostart = false;
+    }
+    world.vm("first").cpus.add(0);
+    world.adopt();
+    REQUIRE(world.manager->start(VmId(0)));
+    const auto turn = [&](unsigned core) {
+        world.host.core = core;
+        REQUIRE(world.manager->run_core(core, ~u64{0}));
+        world.host.core = 0;
+    };
+    const auto allowed = [&](usize created) { return world.cpu(created).halt_allowed; };
+    // Core 0 has the console to serve.
+    turn(0);
+    CHECK(allowed(0).empty());
+    turn(1);
+    CHECK(allowed(1) == std::vector{true});
+    CHECK(world.cpu(1).entries.back().deadline == never);
+    turn(1);
+    CHECK(allowed(1) == std::vector{true});
+    CoreSummary core;
+    REQUIRE(world.manager->core_summary(1, core));
+    CHECK(core.dedicated);
+
+    REQUIRE(world.manager->start(VmId(1)));
+    turn(1);
+    turn(1);
+    CHECK(allowed(1) == std::vector{true, false});
+    CHECK(allowed(2).empty());
+    REQUIRE(world.manager->core_summary(1, core));
+    CHECK_FALSE(core.dedicated);
+    REQUIRE(world.manager->destroy(VmId(1)));
+    turn(1);
+    CHECK(allowed(1) == std::vector{true, false, true});
+
+    // Sleep is not to be charged to a VM whose time is limited.
+    REQUIRE(world.manager->set(VmId(0), "cpu.max", "50000 100000"));
+    turn(1);
+    CHECK(allowed(1).back() == false);
+    REQUIRE(world.manager->set(VmId(0), "cpu.max", "max"));
+    turn(1);
+    CHECK(allowed(1).back() == true);
+    REQUIRE(world.manager->set(VmId(0), "cpu.gang", "true"));
+    turn(1);
+    CHECK(allowed(1).back() == false);
+    REQUIRE(world.manager->set(VmId(0), "cpu.gang", "false"));
+
+    REQUIRE(world.manager->pin_vcpu(VmId(0), 0, world.config.vms()[2].cpus));
+    turn(0);
+    turn(0);
+    CHECK(allowed(1).back() == false);
+}
+
 TEST_CASE("halted processors are passed over until their time comes") {
     World world;
     world.vm("one");

@@ -103,6 +103,125 @@ TEST_CASE("a halted processor says when it wants to run, and its timer wakes it"
     CHECK(bench.injected() == interrupt(0x51));
 }
 
+namespace {
+
+u64 caused(const VmBench& bench, HostCause cause) {
+    return bench.vcpu().statistics().host_caused[static_cast<usize>(cause)];
+}
+u64 caused(const VmBench& bench) {
+    return bench.vcpu().statistics().total_host_caused();
+}
+
+}  // namespace
+
+TEST_CASE("an exit that the guest did not ask for is the host's, by its cause") {
+    VmBench bench;
+    bench.cpu().then(ExitReason::external_interrupt);
+    (void)bench.run();
+    CHECK(caused(bench, HostCause::device) == 1);
+    bench.surroundings.core_kicked = true;
+    bench.cpu().then(ExitReason::host_nmi);
+    (void)bench.run();
+    CHECK(caused(bench, HostCause::kick) == 1);
+    // The end of its turn, by whichever timer.
+    for (const ExitReason reason : {ExitReason::preemption, ExitReason::external_interrupt}) {
+        bench.cpu().then(reason);
+        CHECK(bench.vcpu().run(bench.machine.now + bench.cpu().turn_ticks) == Ran::yielded);
+    }
+    CHECK(caused(bench, HostCause::tick) == 2);
+    CHECK(caused(bench) == 4);
+}
+
+TEST_CASE("exits for the guest's own timers, interrupts and instructions are not the host's") {
+    VmBench bench(ApicAssist::none, 2);
+    bench.enable_apic();
+    bench.surroundings.core_kicked = true;
+    // Its timer, by whichever of the host's.
+    bench.apic().write(apic::timer_divide, 4, 0xB);
+    bench.apic().write(apic::lvt_timer, 4, 0x51);
+    for (const ExitReason reason : {ExitReason::preemption, ExitReason::external_interrupt}) {
+        bench.apic().write(apic::timer_initial, 4, static_cast<u32>(bench.cpu().turn_ticks));
+        bench.cpu().then(reason);
+        bench.cpu().then(ExitReason::cpuid);
+        bench.cpu().then([&](FakeBackend&) {
+            // Another processor's interrupt, which kicks the core.
+            bench.apic().post(Vector(0x60), false);
+            return Exit(ExitReason::external_interrupt);
+        });
+        (void)bench.run();
+    }
+    bench.cpu().then([&](FakeBackend&) {
+        // Another processor brings the chips' time forward.
+        bench.vm->port_write(Port(0x43), 1, 0x30, 1);
+        bench.vm->port_write(Port(0x40), 1, 0xFF, 1);
+        bench.vm->port_write(Port(0x40), 1, 0, 1);
+        return Exit(ExitReason::external_interrupt);
+    });
+    (void)bench.run();
+    bench.cpu().then([&](FakeBackend&) {
+        bench.vm->crash(bench.vcpu(1), "for the test's sake");
+        return Exit(ExitReason::host_nmi);
+    });
+    CHECK(bench.run() == Ran::stopped);
+    CHECK(caused(bench) == 0);
+}
+
+TEST_CASE("a guest found asleep in HLT sleeps on, until something comes for it") {
+    VmBench bench;
+    bench.enable_apic();
+    bench.enable_interrupts();
+    bench.vcpu().set_alone(true);
+    bench.vcpu().set_alone(true);
+    CHECK(bench.cpu().halt_allowed == std::vector{true});
+    const auto asleep = [](FakeBackend& cpu) {
+        cpu.sleeps = true;
+        return Exit(ExitReason::external_interrupt);
+    };
+    bench.cpu().then(asleep);
+    CHECK(bench.run() == Ran::yielded);
+    CHECK(bench.vcpu().activity() == Activity::halted);
+    CHECK(bench.run() == Ran::blocked);
+    CHECK_FALSE(bench.vcpu().halted_for_good());
+    bench.apic().post(Vector(0x60), false);
+    turn(bench);
+    CHECK(bench.injected() == interrupt(0x60));
+    CHECK(bench.vcpu().activity() == Activity::active);
+
+    // The timer's exit finds it asleep, too, and wakes it.
+    bench.cpu().set_flag(rflags::if_, true);
+    bench.apic().write(apic::eoi, 4, 0);
+    bench.apic().write(apic::timer_divide, 4, 0xB);
+    bench.apic().write(apic::lvt_timer, 4, 0x51);
+    bench.apic().write(apic::timer_initial, 4, static_cast<u32>(bench.cpu().turn_ticks));
+    bench.cpu().then([](FakeBackend& cpu) {
+        cpu.sleeps = true;
+        return Exit(ExitReason::preemption);
+    });
+    CHECK(bench.run() == Ran::yielded);
+    CHECK(bench.injected() == interrupt(0x51));
+
+    // With interrupts disabled nothing wakes it.
+    bench.cpu().set_flag(rflags::if_, false);
+    bench.cpu().then(asleep);
+    CHECK(bench.run() == Ran::yielded);
+    CHECK(bench.vcpu().halted_for_good());
+    bench.apic().post(Vector(0x61), false);
+    CHECK(bench.run() == Ran::blocked);
+
+    bench.vcpu().set_alone(false);
+    CHECK(bench.cpu().halt_allowed == std::vector{true, false});
+}
+
+TEST_CASE("the backend is told of each HLT that exits, and whether it was for good") {
+    VmBench bench;
+    CHECK(bench.exit(ExitReason::hlt, 1) == Ran::blocked);
+    CHECK(bench.cpu().halts == std::vector{false});
+    VmBench other;
+    other.enable_interrupts();
+    CHECK(other.exit(ExitReason::hlt, 1) == Ran::blocked);
+    CHECK(other.cpu().halts == std::vector{true});
+}
+
 TEST_CASE("interrupts wait for IF, for shadows and for pending injections, behind a window") {
     VmBench bench;
     bench.enable_apic();

@@ -25,8 +25,11 @@ class RecordingSurroundings final : public Surroundings {
         woken.push_back(vcpu);
     }
 
+    [[nodiscard]] bool kicked() const override { return core_kicked; }
+
     std::string output;
     std::vector<unsigned> woken;
+    bool core_kicked = false;
 
   private:
     std::mutex lock_;

@@ -378,6 +378,50 @@ TEST_CASE("RIP moves past an instruction where nothing else happens at its end")
     CHECK(b.read(Register::rip) == 0xFFFF'FFFF);
 }
 
+TEST_CASE("HLT is left to a guest that has shown an idle loop, until it is found with interrupts disabled") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    const auto intercepted = [&] {
+        (void)bench.run();
+        return (bench.entry().control.intercept_misc1 & intercept1::hlt) != 0;
+    };
+    const auto idles = [&](int times) {
+        for (int i = 0; i < times; ++i) b.note_halt(true);
+    };
+    CHECK(intercepted());
+    idles(100);
+    CHECK(intercepted());
+    b.let_halt(true);
+    CHECK(intercepted());
+    idles(15);
+    CHECK(intercepted());
+    b.note_halt(false);
+    idles(15);
+    CHECK(intercepted());
+    idles(1);
+    CHECK_FALSE(intercepted());
+    CHECK((bench.entry().control.clean & clean::intercepts) == 0);
+
+    b.write(Register::rflags, rflags::reserved_one | rflags::if_);
+    CHECK_FALSE(b.take_halt());
+    CHECK_FALSE(intercepted());
+    b.write(Register::rflags, rflags::reserved_one);
+    CHECK_FALSE(b.take_halt());
+    CHECK(intercepted());
+    idles(16);
+    CHECK_FALSE(intercepted());
+    b.let_halt(false);
+    CHECK(intercepted());
+    CHECK_FALSE(b.take_halt());
+    idles(100);
+    CHECK(intercepted());
+
+    b.let_halt(true);
+    idles(16);
+    b.reset();
+    CHECK(intercepted());
+}
+
 TEST_CASE("The interrupt shadow is one bit for STI and MOV SS alike") {
     Bench bench;
     Backend& b = *bench.backend;

@@ -402,6 +402,39 @@ TEST_CASE("Windows are opened and closed without needless writes") {
     CHECK(bench.fake[vmcs::primary_controls] == before);
 }
 
+TEST_CASE("HLT exits unless it is left to the guest, and always while an interrupt window is wanted") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    const auto exits = [&] { return (bench.fake[vmcs::primary_controls] & primary::hlt_exiting) != 0; };
+    CHECK(exits());
+    b.let_halt(true);
+    CHECK_FALSE(exits());
+    b.set_interrupt_window(true);
+    CHECK(exits());
+    CHECK(bench.violation_text() == "");
+    b.set_interrupt_window(false);
+    CHECK_FALSE(exits());
+    b.reset();
+    CHECK_FALSE(exits());
+    b.let_halt(false);
+    CHECK(exits());
+    b.set_interrupt_window(true);
+    b.set_interrupt_window(false);
+    CHECK(exits());
+}
+
+TEST_CASE("A guest found asleep is awake for the hardware from then on") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    CHECK_FALSE(b.take_halt());
+    b.let_halt(true);
+    CHECK_FALSE(b.take_halt());
+    bench.fake.fields()[vmcs::guest_activity.encoding] = activity::hlt;
+    CHECK(b.take_halt());
+    CHECK(bench.fake[vmcs::guest_activity] == activity::active);
+    CHECK_FALSE(b.take_halt());
+}
+
 TEST_CASE("The MSR bitmap lets through what the guest owns and nothing else") {
     Bench bench;
     const MsrBitmap bitmap(bench.bitmap_page.data());
