@@ -101,8 +101,9 @@ void kick_core(unsigned core) {
         entry.kick_pending.store(false, std::memory_order_seq_cst);
 }
 
-bool this_core_kicked() {
-    return core_table[cpu_index()].kick_pending.load(std::memory_order_relaxed);
+HostCause waiting_interrupt() {
+    if (core_table[cpu_index()].kick_pending.load(std::memory_order_relaxed)) return HostCause::kick;
+    return the_local_apic->requested(host_vector::timer) ? HostCause::tick : HostCause::device;
 }
 
 Result<> run_on_core(unsigned core, CoreWork& work) {

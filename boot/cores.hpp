@@ -29,7 +29,7 @@ void start_cores(Host& host, CoreMain core_main);
 // guest cannot keep from it. (In Bochs, whose VT-x takes no interrupt as an exit while the guest has IF = 0,
 // that is the only way to a guest that spins so.)
 void kick_core(unsigned core);
-[[nodiscard]] bool this_core_kicked();
+[[nodiscard]] HostCause waiting_interrupt();
 [[nodiscard]] Result<> run_on_core(unsigned core, CoreWork& work);
 
 // Does what core 0 has asked of this core, if anything; true if it did something. Each core's loop calls it

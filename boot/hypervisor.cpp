@@ -84,7 +84,7 @@ class Services final : public HostServices {
     CoreInfo core_info(unsigned core) const override { return bulkhead::core_info(core); }
     unsigned this_core() const override { return cpu_index(); }
     void kick(unsigned core) override { kick_core(core); }
-    bool kicked() const override { return this_core_kicked(); }
+    HostCause waiting_interrupt() const override { return bulkhead::waiting_interrupt(); }
     Result<> run_on(unsigned core, CoreWork& work) override { return run_on_core(core, work); }
     Result<> reboot() override {
         the_host->console.flush();

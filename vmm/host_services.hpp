@@ -64,8 +64,9 @@ class HostServices {
     [[nodiscard]] virtual unsigned this_core() const { return 0; }
     // Makes the core leave its guest, or its halt, soon after. Any core; cheap, and harmless when in vain.
     virtual void kick(unsigned) {}
-    // Whether this core has been kicked and has not taken the kick yet: with interrupts disabled.
-    [[nodiscard]] virtual bool kicked() const { return false; }
+    // What interrupt waits on this core for interrupts to be enabled: its timer's (`tick`), a kick, or
+    // another.
+    [[nodiscard]] virtual HostCause waiting_interrupt() const { return HostCause::device; }
     // Runs `work` on that core, outside any guest and with interrupts disabled, and returns when it is done.
     // On core 0 only, and not from within such work. Fails when the core does not answer within a second.
     [[nodiscard]] virtual Result<> run_on(unsigned core, CoreWork& work) {

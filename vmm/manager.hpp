@@ -68,6 +68,8 @@ class VmManager final : public Management, private Surroundings {
     bool summary(usize index, VmSummary& out) const override;
     bool details(VmId vm, VmDetails& out) const override;
     bool exit_statistics(VmId vm, ExitStatistics& out) const override;
+    void watch_exits(VmId vm, u64 nanoseconds) override;
+    usize recent_exits(VmId vm, std::span<ExitRecord> out) const override;
     Result<> start(VmId vm) override;
     Result<> pause(VmId vm) override;
     Result<> unpause(VmId vm) override;
@@ -108,7 +110,7 @@ class VmManager final : public Management, private Surroundings {
 
     void serial_output(u16 vm, u8 character) override;
     void wake(u16 vm, unsigned vcpu) override;
-    bool kicked() const override { return host_.kicked(); }
+    HostCause waiting_interrupt() const override { return host_.waiting_interrupt(); }
     // Makes a vCPU look at its local APIC, wherever it is. Any core.
     void wake(VcpuThread& thread);
 

@@ -9,6 +9,12 @@ namespace {
 
 constexpr u64 nanoseconds_per_second = 1'000'000'000;
 
+// By its exits or, where the last is long ago, by its turns on the core.
+u64 used_ticks(const VcpuThread& thread, u64 now) {
+    const u64 counted = thread.vcpu->statistics().total_ticks();
+    return thread.runnable ? std::max(counted, thread.runnable->run_time(now)) : counted;
+}
+
 }  // namespace
 
 bool VmManager::summary(usize index, VmSummary& out) const {
@@ -20,13 +26,15 @@ bool VmManager::summary(usize index, VmSummary& out) const {
     out.vcpus = slot.config->vcpus;
     out.memory_bytes = slot.config->memory_bytes;
     out.cpu_nanoseconds = 0;
+    out.sleep_counts = false;
     if (slot.machine == nullptr) return true;
     provisioner_.enter(slot);
     bool blocked = true;
     u64 ticks = 0;
     for (const VcpuThread& thread : slot.vcpus()) {
         blocked = blocked && thread.vcpu->activity() != Activity::active;
-        ticks += thread.vcpu->statistics().total_ticks();
+        ticks += used_ticks(thread, machine_.tsc());
+        out.sleep_counts = out.sleep_counts || thread.vcpu->alone();
     }
     if (slot.state == VmState::running && blocked) out.state = VmState::blocked;
     out.cpu_nanoseconds = scale(ticks, nanoseconds_per_second, machine_.tsc_hz());
@@ -59,6 +67,26 @@ bool VmManager::exit_statistics(VmId vm, ExitStatistics& out) const {
     return true;
 }
 
+void VmManager::watch_exits(VmId vm, u64 nanoseconds) {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || slot->machine == nullptr) return;
+    provisioner_.enter(*slot);
+    const u64 until = machine_.tsc() + scale(nanoseconds, machine_.tsc_hz(), nanoseconds_per_second);
+    for (const VcpuThread& thread : slot->vcpus()) thread.vcpu->watch(until);
+}
+
+usize VmManager::recent_exits(VmId vm, std::span<ExitRecord> out) const {
+    const VmSlot* slot = find(vm);
+    if (slot == nullptr || slot->machine == nullptr) return 0;
+    provisioner_.enter(*slot);
+    // Each vCPU has its part of the room.
+    const usize most = std::max<usize>(1, out.size() / slot->vcpu_count);
+    usize used = 0;
+    for (const VcpuThread& thread : slot->vcpus())
+        used += thread.vcpu->records().copy(out.subspan(used, std::min(most, out.size() - used)));
+    return used;
+}
+
 bool VmManager::vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const {
     const VmSlot* slot = find(vm);
     if (slot == nullptr || vcpu >= slot->config->vcpus) return false;
@@ -84,9 +112,9 @@ bool VmManager::vcpu_summary(VmId vm, unsigned vcpu, VcpuSummary& out) const {
         const Core& core = *cores_[thread.home];
         out.state = core.runs(thread) ? State::running : State::ready;
     }
-    const ExitStatistics& statistics = thread.vcpu->statistics();
-    out.cpu_nanoseconds = scale(statistics.total_ticks(), nanoseconds_per_second, machine_.tsc_hz());
-    out.exits = statistics.total_count();
+    out.cpu_nanoseconds =
+        scale(used_ticks(thread, machine_.tsc()), nanoseconds_per_second, machine_.tsc_hz());
+    out.exits = thread.vcpu->statistics().total_count();
     return true;
 }
 

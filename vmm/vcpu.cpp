@@ -1,6 +1,7 @@
 #include "vmm/vcpu.hpp"
 
 #include "arch/x86/regs/control.hpp"
+#include "vmm/inspection.hpp"
 #include "vmm/loader/bios_state.hpp"
 #include "vmm/virtual_machine.hpp"
 
@@ -69,9 +70,47 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
     return result;
 }
 
+// One entry, and the exit that ends it.
+[[gnu::always_inline]] inline Exit Vcpu::enter(u64& now, u64 deadline) {
+    const PhysicalMachine& machine = vm_.machine();
+    const u64 timer = next_timer();
+    timer_check_ = timer;
+    const u64 entered = machine.tsc();
+    statistics_.count_host(last_exit_, entered - now);
+    const Exit exit = backend_.run(timer < deadline ? timer : deadline);
+    now = machine.tsc();
+    statistics_.count_guest(now - entered);
+    statistics_.count_exit(exit.reason);
+    return exit;
+}
+
+// The same once more, for a vCPU that somebody watches.
+std::optional<Vcpu::RunResult> Vcpu::run_watched(u64& now, u64 deadline) {
+    if (now >= watched_until_.load(std::memory_order_relaxed)) apic_.set_watched(false);
+    if (now >= deadline) return RunResult::yielded;
+    if (events_possible()) deliver_events();
+    const Exit exit = enter(now, deadline);
+    record(exit);
+    handle(exit);
+    if (!is_asynchronous(exit.reason)) return std::nullopt;
+    after_asynchronous(exit.reason, now, deadline);
+    if (!is_host_interrupt(exit.reason)) return std::nullopt;
+    return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
+}
+
+void Vcpu::record(const Exit& exit) {
+    ExitRecord record{.vcpu = number_, .reason = exit.reason, .code = exit.raw_code};
+    record.address = backend_.read(Register::rip);
+    if (!in_64_bit_code())
+        record.address = static_cast<u32>(record.address + backend_.segment(SegmentName::cs).base);
+    const auto read =
+        read_guest_memory(vm_.memory(), *this, Management::AddressKind::linear, record.address, record.bytes);
+    if (read) record.size = static_cast<u8>(*read);
+    records_.add(record);
+}
+
 // now: the TSC at the last exit, or at the beginning; it is what becomes of it.
 Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
-    const PhysicalMachine& machine = vm_.machine();
     // Whatever happened to the chips since the last turn may have set a timer of theirs.
     timer_check_ = 0;
     // A guest that does nothing but exit, with interrupts and NMIs blocked, is not left to the host's
@@ -90,19 +129,14 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
                 if (was_init || activity() != Activity::halted) return RunResult::yielded;
                 set_activity(Activity::active);
             }
+            if (apic_.watched()) {
+                if (const auto result = run_watched(now, deadline)) return *result;
+                continue;
+            }
         }
         if (now >= turn_end) return RunResult::yielded;
         if (events_possible()) deliver_events();
-
-        const u64 timer = next_timer();
-        timer_check_ = timer;
-        const u64 entered = machine.tsc();
-        statistics_.count_host(last_exit_, entered - now);
-        const Exit exit = backend_.run(timer < deadline ? timer : deadline);
-        now = machine.tsc();
-        statistics_.count_guest(now - entered);
-        statistics_.count_exit(exit.reason);
-
+        const Exit exit = enter(now, deadline);
         handle(exit);
         if (is_asynchronous(exit.reason)) [[unlikely]] {
             after_asynchronous(exit.reason, now, deadline);
@@ -130,9 +164,13 @@ void Vcpu::after_asynchronous(ExitReason reason, u64 now, u64 deadline) {
     if (reason > ExitReason::preemption) return;  // windows are for the guest's events
     // A timer of the guest's, perhaps one that another vCPU has brought forward, or an interrupt.
     if (now >= timer_check_ || apic_.has_posts() || vm_.stopped() || next_timer() < timer_check_) return;
-    statistics_.count_host_caused(now >= deadline    ? HostCause::tick
-                                  : vm_.core_kicked() ? HostCause::kick
-                                                      : HostCause::device);
+    HostCause cause = HostCause::tick;
+    if (now < deadline) {
+        cause = vm_.waiting_interrupt();
+        // The host's timer may be a little early, whoever's time it stands for.
+        if (cause == HostCause::tick && timer_check_ <= deadline) return;
+    }
+    statistics_.count_host_caused(cause);
 }
 
 // One exit: decides what becomes of it, and of the event whose delivery it broke off.

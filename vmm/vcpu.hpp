@@ -13,6 +13,7 @@
 #include "vmm/decode/emulator.hpp"
 #include "vmm/dev/local_apic.hpp"
 #include "vmm/exit.hpp"
+#include "vmm/exit_records.hpp"
 #include "vmm/exit_statistics.hpp"
 #include "vmm/instruction_cache.hpp"
 #include "vmm/loader/start_state.hpp"
@@ -81,6 +82,14 @@ class Vcpu final {
     // Any core.
     [[nodiscard]] bool alone() const { return alone_.load(std::memory_order_relaxed); }
     [[nodiscard]] const ExitStatistics& statistics() const { return statistics_; }
+    // Keeps the last exits, with the instructions they came of, until the physical TSC has this value. Any
+    // core.
+    void watch(u64 until) {
+        records_.clear();
+        watched_until_.store(until, std::memory_order_relaxed);
+        apic_.set_watched(true);
+    }
+    [[nodiscard]] const ExitRecords& records() const { return records_; }
     // The last exit and the vendor's code for it.
     [[nodiscard]] ExitReason last_exit() const { return last_exit_; }
     [[nodiscard]] u64 last_code() const { return last_code_; }
@@ -93,6 +102,9 @@ class Vcpu final {
     enum class Handling : u8 { handled, unhandled };
 
     [[nodiscard]] RunResult run_from(u64& now, u64 deadline);
+    [[nodiscard]] Exit enter(u64& now, u64 deadline);
+    [[nodiscard, gnu::noinline, gnu::cold]] std::optional<RunResult> run_watched(u64& now, u64 deadline);
+    void record(const Exit& exit);
     void handle(const Exit& exit);
     void after_asynchronous(ExitReason reason, u64 now, u64 deadline);
     [[nodiscard]] Handling dispatch(const Exit& exit);
@@ -161,6 +173,8 @@ class Vcpu final {
     ExitReason last_exit_ = ExitReason::spurious;
     u64 last_code_ = 0;
     ExitStatistics statistics_{};
+    std::atomic<u64> watched_until_{0};
+    ExitRecords records_;
     InstructionCache instructions_{};
 };
 

@@ -63,8 +63,8 @@ class Surroundings {
     // vCPU is then either the caller itself, which looks before it enters the guest, or not running.
     // What there is to look at has been stored before the call; the call is cheap and harmless when in vain.
     virtual void wake(u16 vm, unsigned vcpu) = 0;
-    // Whether another core has kicked this one, and it has not taken that yet.
-    [[nodiscard]] virtual bool kicked() const { return false; }
+    // What the host interrupt that waits on this core is: the core's timer (`tick`), a kick, a device's.
+    [[nodiscard]] virtual HostCause waiting_interrupt() const { return HostCause::device; }
 
   protected:
     ~Surroundings() = default;
@@ -142,8 +142,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
         return Vector(pic_.acknowledge());
     }
 
-    // Whether the core on which this is called was kicked by another.
-    [[nodiscard]] bool core_kicked() const { return surroundings_.kicked(); }
+    [[nodiscard]] HostCause waiting_interrupt() const { return surroundings_.waiting_interrupt(); }
 
     // The chips' time is kept by one vCPU, lest all of them exit for it. Whoever else brings the chips'
     // deadline forward wakes that one.

@@ -66,6 +66,9 @@ def every_command(system):
         name = row["command"]
         if not row["json"] or name in NOT_HERE:
             continue
+        if name == "exits":
+            check({"rates", "last", "host_caused"} <= one_document(system, "exits echo --budget --json").keys(),
+                  "exits --budget has rates and the last exits")
         answer = one_document(system, f"{name} --json {ARGUMENTS.get(name, '')}")
         error = answer.get("error") if isinstance(answer, dict) else None
         if error is not None and name not in MAY_FAIL:

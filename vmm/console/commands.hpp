@@ -56,7 +56,8 @@ struct CommandMemory {
     GuestLines::Line line;
     TopSample before, now;
     VcpuRegisters registers;
-    ExitStatistics exits;
+    ExitStatistics exits, exits_before;
+    ExitRecord last_exits[16];
     // These stay.
     ExitBaseline baselines[Config::max_vms];
     usize next_baseline = 0;

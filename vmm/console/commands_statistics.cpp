@@ -22,6 +22,14 @@ usize sort_reasons(const ExitStatistics& statistics, u8 (&order)[reason_count]) 
     return used;
 }
 
+void write_host_caused(JsonWriter& writer, const ExitStatistics& statistics) {
+    writer.key("host_caused");
+    writer.begin_object();
+    for (usize i = 0; i < std::size(statistics.host_caused); ++i)
+        writer.number(name_of(static_cast<HostCause>(i)), statistics.host_caused[i]);
+    writer.end_object();
+}
+
 void exits_json(CommandContext& context, const ExitStatistics& statistics, std::span<const u8> order) {
     JsonWriter& writer = context.writer;
     writer.begin_object();
@@ -29,11 +37,7 @@ void exits_json(CommandContext& context, const ExitStatistics& statistics, std::
     writer.number("total", statistics.total_count());
     writer.number("guest_cycles", statistics.guest_ticks);
     if (context.since != 0) writer.seconds("difference_seconds", context.since);
-    writer.key("host_caused");
-    writer.begin_object();
-    for (usize i = 0; i < std::size(statistics.host_caused); ++i)
-        writer.number(name_of(static_cast<HostCause>(i)), statistics.host_caused[i]);
-    writer.end_object();
+    write_host_caused(writer, statistics);
     writer.key("exits");
     writer.begin_array();
     for (const u8 reason : order) {
@@ -87,9 +91,103 @@ void subtract(ExitStatistics& statistics, ExitStatistics& before) {
     }
 }
 
+u64 guest_time(CommandContext& context) {
+    VmDetails details;
+    return context.management.details(context.vm.id, details) ? details.uptime_nanoseconds : 0;
+}
+
+// Tenths of an exit a second.
+u64 exit_rate(u64 count, u64 nanoseconds) {
+    constexpr u64 tenths_of_second = 10'000'000'000;
+    return nanoseconds == 0 ? 0 : scale(count, tenths_of_second, nanoseconds);
+}
+
+void write_record(JsonWriter& writer, const ExitRecord& record) {
+    FixedString<48> bytes;
+    for (usize i = 0; i < record.size; ++i) print(bytes, "{:02x}", record.bytes[i]);
+    writer.begin_object();
+    writer.number("vcpu", record.vcpu);
+    writer.text("reason", name_of(record.reason));
+    writer.number("code", record.code);
+    FixedString<24> address;
+    print(address, "{:#x}", record.address);
+    writer.text("address", address);
+    writer.text("bytes", bytes);
+    writer.end_object();
+}
+
+void print_record(Sink& out, const ExitRecord& record) {
+    print(out, "{:>4} {:26} {:016x} ", record.vcpu, name_of(record.reason), record.address);
+    for (usize i = 0; i < record.size; ++i) print(out, " {:02x}", record.bytes[i]);
+    out.write("\n");
+}
+
+// What a VM's exits cost it now: how many a second of each reason, and the instructions behind the last ones.
+// since: the guest's time at the first call.
+void budget(CommandContext& context) {
+    constexpr u64 watched = 1'000'000'000;
+    CommandMemory& memory = context.memory;
+    Sink& out = context.out;
+    ExitStatistics& statistics = memory.exits;
+    statistics = {};
+    if (!context.management.exit_statistics(context.vm.id, statistics))
+        return context.fail("the VM has no exits: it is off");
+    if (context.calls == 0) {
+        memory.exits_before = statistics;
+        context.since = guest_time(context);
+        context.management.watch_exits(context.vm.id, watched);
+        return context.again(context.management.nanoseconds() + watched);
+    }
+    subtract(statistics, memory.exits_before);
+    const u64 now = guest_time(context);
+    // It may have been started anew meanwhile.
+    const u64 elapsed = now < context.since ? now : now - context.since;
+    u8 order[reason_count];
+    const usize used = sort_reasons(statistics, order);
+    const usize count = context.management.recent_exits(context.vm.id, memory.last_exits);
+    const u64 host_caused = statistics.total_host_caused();
+    if (context.json) {
+        JsonWriter& writer = context.writer;
+        writer.begin_object();
+        writer.text("name", context.vm.name);
+        writer.seconds("watched_seconds", elapsed);
+        writer.number("total", statistics.total_count());
+        write_host_caused(writer, statistics);
+        writer.key("rates");
+        writer.begin_array();
+        for (usize i = 0; i < used; ++i) {
+            writer.begin_object();
+            writer.text("reason", name_of(static_cast<ExitReason>(order[i])));
+            writer.number("count", statistics.entries[order[i]].count);
+            writer.tenths("per_second", exit_rate(statistics.entries[order[i]].count, elapsed));
+            writer.end_object();
+        }
+        writer.end_array();
+        writer.key("last");
+        writer.begin_array();
+        for (usize i = 0; i < count; ++i) write_record(writer, memory.last_exits[i]);
+        writer.end_array();
+        writer.end_object();
+        return out.write("\n");
+    }
+    out.write("REASON                        A SECOND\n");
+    for (usize i = 0; i < used; ++i) {
+        print_column(out, name_of(static_cast<ExitReason>(order[i])), 26);
+        print_right(out, Tenths{exit_rate(statistics.entries[order[i]].count, elapsed)}, 11);
+        out.write("\n");
+    }
+    print_column(out, "all", 26);
+    print_right(out, Tenths{exit_rate(statistics.total_count(), elapsed)}, 11);
+    print(out, "\nin {} s of the guest's time; {} caused by the host\n", Seconds{elapsed}, host_caused);
+    if (count == 0) return;
+    out.write("VCPU THE LAST EXITS             ADDRESS           INSTRUCTION, AND WHAT FOLLOWS IT\n");
+    for (usize i = 0; i < count; ++i) print_record(out, memory.last_exits[i]);
+}
+
 // since: with --diff, how long ago the last look was.
 void exits(CommandContext& context) {
     if (!context.find_vm(context.arguments[0])) return;
+    if (context.has_option("--budget")) return budget(context);
     ExitStatistics& statistics = context.memory.exits;
     statistics = {};
     if (!context.management.exit_statistics(context.vm.id, statistics))
@@ -245,21 +343,29 @@ void cpus(CommandContext& context) {
 
 constexpr Command rows[] = {
     {.name = "exits",
-     .usage = "exits VM [--diff]",
+     .usage = "exits VM [--diff | --budget]",
      .summary = "counts a VM's exits by reason",
      .help = "How often each reason took the VM off the processor, its share of all exits, and\n"
              "how many cycles one took on average until the guest ran again. --diff: since the\n"
-             "last call of exits for that VM.\n",
-     .example = "exits web --diff",
+             "last call of exits for that VM.\n"
+             "--budget: watches it for a second, and prints how many of each there are in a\n"
+             "second of the guest's time, and of the last ones the instruction that caused them\n"
+             "(or that was next).\n"
+             "Caused by the host are those that the guest asked for neither by an instruction nor\n"
+             "by a timer or interrupt of its own: ticks (its turn was over), kicks (by another\n"
+             "core: a command, the scheduler), devices (of the machine).\n"
+             "What a vCPU alone on its core sleeps in HLT counts as time in the guest.\n",
+     .example = "exits web --budget",
      .run = exits,
      .arguments = {ArgumentKind::vm},
      .required = 1,
-     .options = {"--diff"}},
+     .options = {"--diff", "--budget"}},
     {.name = "top",
      .usage = "top [SECONDS] [--once]",
      .summary = "shows live what cores and VMs are doing",
      .help = "Cores and VMs, the busiest first, drawn anew every SECONDS (2); any key ends it.\n"
-             "100 % are one core. --once, and --json, watch for as long and print once.\n",
+             "100 % are one core. <=: a vCPU that has its core to itself sleeps there unseen, and\n"
+             "that counts as used (sleep_counts). --once, and --json, watch for as long and print once.\n",
      .example = "top --once",
      .run = run_top,
      .arguments = {ArgumentKind::text},

@@ -28,6 +28,7 @@ void write_summary(JsonWriter& writer, const VmSummary& vm) {
     writer.number("vcpus", vm.vcpus);
     writer.number("memory_bytes", vm.memory_bytes);
     writer.seconds("cpu_seconds", vm.cpu_nanoseconds);
+    writer.boolean("sleep_counts", vm.sleep_counts);
 }
 
 // position: the VM that is next.

@@ -14,6 +14,7 @@
 #include "vmm/config/config.hpp"
 #include "vmm/console/console_ring.hpp"
 #include "vmm/cpu_state.hpp"
+#include "vmm/exit_records.hpp"
 #include "vmm/exit_statistics.hpp"
 #include "vmm/integrity.hpp"
 
@@ -44,6 +45,8 @@ struct VmSummary {
     unsigned vcpus = 0;
     u64 memory_bytes = 0;
     u64 cpu_nanoseconds = 0;  // processor time used, by all its vCPUs
+    // A vCPU has its core to itself and sleeps there in guest mode, so that its sleep counts as time used.
+    bool sleep_counts = false;
 };
 
 struct VmDetails {
@@ -165,6 +168,11 @@ class Management {
     // False when the VM is gone. So for all that follows.
     [[nodiscard]] virtual bool details(VmId vm, VmDetails& out) const = 0;
     [[nodiscard]] virtual bool exit_statistics(VmId vm, ExitStatistics& out) const = 0;  // of all its vCPUs
+    // Has the VM's last exits kept for so long. It is not interrupted for that: a vCPU begins at its next
+    // exit.
+    virtual void watch_exits(VmId /*vm*/, u64 /*nanoseconds*/) {}
+    // Those kept, of each vCPU the last ones first. Returns how many.
+    [[nodiscard]] virtual usize recent_exits(VmId /*vm*/, std::span<ExitRecord> /*out*/) const { return 0; }
 
     [[nodiscard]] virtual Result<> start(VmId vm) = 0;
     [[nodiscard]] virtual Result<> pause(VmId vm) = 0;

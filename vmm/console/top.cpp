@@ -123,7 +123,7 @@ void draw(CommandContext& context, u64 elapsed) {
     draw_cores(context, drawing, elapsed);
     const usize width = name_width(context.management);
     print_column(out, "NAME", width);
-    out.write("   ID  MEMORY VCPUS STATE            CPU %    TIME  EXITS/S");
+    out.write("   ID  MEMORY VCPUS STATE             CPU %    TIME  EXITS/S");
     drawing.end_line();
     u8 order[Config::max_vms];
     const usize count = sort_by_use(memory, order);
@@ -140,7 +140,8 @@ void draw(CommandContext& context, u64 elapsed) {
         print(out, "{:>5} ", vm.id.raw());
         print_right(out, ByteSize{vm.memory_bytes}, 7);
         print(out, " {:>5} {} {:9}", vm.vcpus, flags_of(vm.state), name_of(vm.state));
-        print_right(out, Tenths{permille(activity.cpu, elapsed)}, 6);
+        out.write(vm.sleep_counts ? "<=" : "  ");
+        print_right(out, Tenths{permille(activity.cpu, elapsed)}, 5);
         print_right(out, Seconds{vm.cpu_nanoseconds}, 8);
         print(out, " {:>8}", rate(activity.exits, elapsed));
         drawing.end_line();
@@ -179,6 +180,7 @@ void write_json(CommandContext& context, u64 elapsed) {
         writer.text("vm", vm.name);
         writer.text("state", name_of(vm.state));
         writer.tenths("cpu_percent", permille(activity.cpu, elapsed));
+        writer.boolean("sleep_counts", vm.sleep_counts);
         writer.seconds("cpu_seconds", vm.cpu_nanoseconds);
         writer.number("exits_per_second", rate(activity.exits, elapsed));
         writer.end_object();

@@ -122,7 +122,22 @@ class LocalApic final : public Device {
     void apic_write(u32 offset);
 
     // Whether others have posted anything that is not collected, or a signal.
-    [[nodiscard]] bool has_posts() const { return changed_.load(std::memory_order_relaxed) || has_signal(); }
+    [[nodiscard]] bool has_posts() const {
+        return changed_.load(std::memory_order_relaxed) ||
+               (signals_.load(std::memory_order_relaxed) & ~signal_watched) != 0;
+    }
+    // Whether somebody watches the vCPU's exits. has_signal() says yes as long: so not being watched costs it
+    // nothing. Any core.
+    void set_watched(bool watched) {
+        if (watched) {
+            signals_.fetch_or(signal_watched, std::memory_order_relaxed);
+        } else {
+            signals_.fetch_and(~signal_watched, std::memory_order_relaxed);
+        }
+    }
+    [[nodiscard]] bool watched() const {
+        return (signals_.load(std::memory_order_relaxed) & signal_watched) != 0;
+    }
     // Signals stay until taken. A SIPI that finds the vCPU not waiting for one is to be taken and dropped.
     [[nodiscard]] bool has_signal() const { return signals_.load(std::memory_order_relaxed) != 0; }
     // False: there is nothing to collect, no NMI and no 8259A's interrupt.
@@ -160,7 +175,7 @@ class LocalApic final : public Device {
 
   private:
     static constexpr u32 signal_nmi = bit<u32>(0), signal_init = bit<u32>(1), signal_sipi = bit<u32>(2),
-                         signal_extint = bit<u32>(3);
+                         signal_extint = bit<u32>(3), signal_watched = bit<u32>(4);
     static constexpr unsigned sipi_shift = 8;
 
     [[nodiscard]] u32 load(u32 offset) const {

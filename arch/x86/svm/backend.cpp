@@ -26,7 +26,7 @@ constexpr u32 cr8_write = bit<u32>(16 + 8), cr4_write = bit<u32>(16 + 4);
 constexpr u64 nmi_retry_ticks = 1000;
 
 // A guest that has slept so often with interrupts enabled, and never without, is one whose idle loop does so.
-constexpr u8 idle_halts = 16;
+constexpr u8 idle_halts = 8;
 
 }  // namespace
 
@@ -331,12 +331,12 @@ void Backend::set_interrupt_window(bool wanted) {
     touch(clean::intercepts | clean::tpr);
 }
 
-// HLT. The VMCB does not tell a guest that sleeps from one that is at the instruction behind the HLT: an exit in
-// the sleep ends it. That is as it should be where the exit comes of an event for the guest, which is nearly
-// all of them. But an exit for the host's own sake would let the guest go on without reason. An idle loop takes
-// that, as it takes the SMI of a firmware that does not restart HLT; code that halts for good must not be woken.
-// So HLT is left to the guest only once it has shown an idle loop, and no longer when an exit of the host's
-// finds interrupts disabled.
+// HLT. The VMCB does not tell a guest that sleeps from one that is at the instruction behind the HLT: an exit
+// in the sleep ends it. That is as it should be where the exit comes of an event for the guest, which is
+// nearly all of them. But an exit for the host's own sake would let the guest go on without reason. An idle
+// loop takes that, as it takes the SMI of a firmware that does not restart HLT; code that halts for good must
+// not be woken. So HLT is left to the guest only once it has shown an idle loop, and no longer when an exit
+// of the host's finds interrupts disabled.
 void Backend::intercept_halt(bool wanted) {
     VmcbControl& control = vmcb_.control;
     if (((control.intercept_misc1 & intercept1::hlt) != 0) == wanted) return;

@@ -67,6 +67,77 @@ TEST_CASE("whoever stops the VM wakes every processor, once") {
     for (unsigned i = 0; i < 4; ++i) CHECK(bench.run(i) == Ran::stopped);
 }
 
+TEST_CASE("exits that reach no chip wait for nobody, whatever the other processors do") {
+    for (const ApicAssist assist : {ApicAssist::none, ApicAssist::full}) {
+        VmBench bench(assist, 2);
+        bench.enable_apic(1);
+        FakeBackend& cpu = bench.cpu(1);
+        cpu.write(Register::rip, VmBench::code);
+        bench.vcpu(1).apic().post_init();
+        bench.vcpu(1).apic().post_sipi(Vector(VmBench::code >> 12));
+        (void)bench.run(1);
+        cpu.set_segment(SegmentName::cs, bench.cpu(0).segment(SegmentName::cs));
+        cpu.write(Register::cr0, cr0::pe | cr0::et);
+        cpu.write(Register::rip, VmBench::code);
+        bench.put(VmBench::code, {0x0F, 0xA2,                      // CPUID
+                                  0x0F, 0x32,                      // RDMSR
+                                  0x0F, 0x30,                      // WRMSR
+                                  0xA1, 0x00, 0x00, 0x00, 0xE0,    // MOV EAX, [E0000000]
+                                  0xA3, 0x00, 0x00, 0x00, 0xE0,    // MOV [E0000000], EAX
+                                  0xA1, 0x00, 0x00, 0xC0, 0xFE,    // MOV EAX, [FEC00000]: the I/O APIC
+                                  0xA3, 0x80, 0x03, 0xE0, 0xFE});  // MOV [FEE00380], EAX: the APIC's timer
+
+        // The first processor is in the UART, and stays there.
+        std::atomic<bool> inside = false, leave = false;
+        bench.surroundings.on_output = [&] {
+            inside = true;
+            while (!leave) std::this_thread::yield();
+        };
+        std::thread first([&] { bench.vm->port_write(com1, 1, 'x', 0); });
+        while (!inside) std::this_thread::yield();
+
+        cpu.threaded = true;
+        const auto step = [&](Exit exit, u8 length) {
+            exit.instruction_length = length;
+            cpu.then(exit);
+        };
+        const auto fault = [&](u64 address, bool write) {
+            Exit exit(ExitReason::nested_page_fault);
+            exit.nested = {.address = GuestPhysical(address), .read = !write, .write = write};
+            step(exit, 0);
+        };
+        step(Exit(ExitReason::cpuid), 2);
+        for (const ExitReason reason : {ExitReason::msr_read, ExitReason::msr_write}) {
+            Exit exit(reason);
+            exit.msr = {.index = msr::apic_base};
+            cpu.then([&cpu, exit](FakeBackend&) mutable {
+                cpu.gprs.rax = apic::base_enable | 0xFEE00000;
+                cpu.gprs.rdx = 0;
+                exit.instruction_length = 2;
+                return exit;
+            });
+        }
+        fault(0xE0000000, false);
+        fault(0xE0000000, true);
+        fault(io_apic, false);
+        if (assist == ApicAssist::none) {
+            fault(local_apic + 0x380, true);
+        } else {
+            Exit exit(ExitReason::apic_write);
+            exit.apic = {.offset = 0x380, .write = true};
+            cpu.then(exit);
+        }
+        const usize before = cpu.entries.size();
+        const Ran ran = bench.run(1);
+        leave = true;
+        first.join();
+        CHECK(ran == Ran::yielded);
+        CHECK(cpu.entries.size() == before + 8);
+        CHECK(cpu.breaches == 0);
+        CHECK_FALSE(bench.vm->stopped());
+    }
+}
+
 TEST_CASE("firmware would have given every processor the same MTRRs, and INIT leaves them") {
     VmBench bench(ApicAssist::none, 3);
     const auto read = [&](unsigned vcpu, u32 index) {

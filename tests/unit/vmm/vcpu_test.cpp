@@ -119,7 +119,7 @@ TEST_CASE("an exit that the guest did not ask for is the host's, by its cause") 
     bench.cpu().then(ExitReason::external_interrupt);
     (void)bench.run();
     CHECK(caused(bench, HostCause::device) == 1);
-    bench.surroundings.core_kicked = true;
+    bench.surroundings.waiting = HostCause::kick;
     bench.cpu().then(ExitReason::host_nmi);
     (void)bench.run();
     CHECK(caused(bench, HostCause::kick) == 1);
@@ -130,12 +130,24 @@ TEST_CASE("an exit that the guest did not ask for is the host's, by its cause") 
     }
     CHECK(caused(bench, HostCause::tick) == 2);
     CHECK(caused(bench) == 4);
+    // The host's timer is early: a tick, or the guest's own timer, whichever is next.
+    bench.surroundings.waiting = HostCause::tick;
+    bench.cpu().then(ExitReason::external_interrupt);
+    (void)bench.vcpu().run(bench.machine.now + bench.cpu().turn_ticks + 1);
+    CHECK(caused(bench, HostCause::tick) == 3);
+    bench.enable_apic();
+    bench.apic().write(apic::timer_divide, 4, 0xB);
+    bench.apic().write(apic::lvt_timer, 4, 0x51);
+    bench.apic().write(apic::timer_initial, 4, static_cast<u32>(bench.cpu().turn_ticks) + 1);
+    bench.cpu().then(ExitReason::external_interrupt);
+    (void)bench.vcpu().run(bench.machine.now + 2 * bench.cpu().turn_ticks);
+    CHECK(caused(bench) == 5);
 }
 
 TEST_CASE("exits for the guest's own timers, interrupts and instructions are not the host's") {
     VmBench bench(ApicAssist::none, 2);
     bench.enable_apic();
-    bench.surroundings.core_kicked = true;
+    bench.surroundings.waiting = HostCause::kick;
     // Its timer, by whichever of the host's.
     bench.apic().write(apic::timer_divide, 4, 0xB);
     bench.apic().write(apic::lvt_timer, 4, 0x51);
@@ -148,7 +160,7 @@ TEST_CASE("exits for the guest's own timers, interrupts and instructions are not
             bench.apic().post(Vector(0x60), false);
             return Exit(ExitReason::external_interrupt);
         });
-        (void)bench.run();
+        while (!bench.cpu().script.empty()) (void)bench.run();
     }
     bench.cpu().then([&](FakeBackend&) {
         // Another processor brings the chips' time forward.
@@ -210,6 +222,55 @@ TEST_CASE("a guest found asleep in HLT sleeps on, until something comes for it")
 
     bench.vcpu().set_alone(false);
     CHECK(bench.cpu().halt_allowed == std::vector{true, false});
+}
+
+TEST_CASE("a watched processor keeps its last exits and the instructions behind them, for a while") {
+    VmBench bench;
+    bench.put(VmBench::code, {0x0F, 0xA2, 0x0F, 0x32});
+    bench.cpu().gprs.rcx = 0x1B;
+    (void)bench.exit(ExitReason::cpuid, 2);
+    ExitRecord kept[ExitRecords::capacity];
+    CHECK(bench.vcpu().records().copy(kept) == 0);
+    bench.cpu().write(Register::rip, VmBench::code);
+    bench.vcpu().watch(bench.machine.now + 1000);
+    bench.cpu().then([](FakeBackend&) {
+        Exit exit(ExitReason::cpuid);
+        exit.raw_code = 10;
+        exit.instruction_length = 2;
+        return exit;
+    });
+    (void)bench.run();
+    REQUIRE(bench.vcpu().records().copy(kept) == 2);
+    CHECK(kept[0].reason == ExitReason::external_interrupt);
+    CHECK(kept[0].address == VmBench::code + 2);
+    CHECK(kept[1].reason == ExitReason::cpuid);
+    CHECK(kept[1].code == 10);
+    CHECK(kept[1].address == VmBench::code);
+    REQUIRE(kept[1].size == 15);
+    CHECK(kept[1].bytes[0] == 0x0F);
+    CHECK(kept[1].bytes[1] == 0xA2);
+    // A processor that is watched is nobody's interrupt.
+    CHECK(caused(bench, HostCause::device) == 2);
+    // The latest, as many as there is room for.
+    for (int i = 0; i < 5; ++i) bench.cpu().then(ExitReason::spurious);
+    (void)bench.run();
+    REQUIRE(bench.vcpu().records().copy(kept) == ExitRecords::capacity);
+    CHECK(kept[0].reason == ExitReason::external_interrupt);
+    CHECK(kept[7].reason == ExitReason::cpuid);
+    // An instruction that is nowhere has no bytes.
+    bench.cpu().write(Register::rip, 0xE0000000);
+    bench.cpu().then(ExitReason::spurious);
+    (void)bench.run();
+    CHECK(bench.vcpu().records().copy(kept) == ExitRecords::capacity);
+    CHECK(kept[1].size == 0);
+    bench.machine.now += 1000;
+    (void)bench.run();
+    (void)bench.run();
+    bench.cpu().write(Register::rip, 0x5000);
+    (void)bench.run();
+    CHECK(bench.vcpu().records().copy(kept) == ExitRecords::capacity);
+    CHECK(kept[0].address == 0xE0000000);
+    CHECK_FALSE(bench.apic().watched());
 }
 
 TEST_CASE("the backend is told of each HLT that exits, and whether it was for good") {

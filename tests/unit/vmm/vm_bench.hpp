@@ -3,6 +3,7 @@
 #pragma once
 
 #include <catch2/catch.hpp>
+#include <functional>
 #include <initializer_list>
 #include <mutex>
 #include <string>
@@ -19,17 +20,21 @@ namespace bulkhead {
 
 class RecordingSurroundings final : public Surroundings {
   public:
-    void serial_output(u16, u8 character) override { output.push_back(static_cast<char>(character)); }
+    void serial_output(u16, u8 character) override {
+        output.push_back(static_cast<char>(character));
+        if (on_output) on_output();
+    }
     void wake(u16, unsigned vcpu) override {
         const std::lock_guard guard(lock_);
         woken.push_back(vcpu);
     }
 
-    [[nodiscard]] bool kicked() const override { return core_kicked; }
+    [[nodiscard]] HostCause waiting_interrupt() const override { return waiting; }
 
     std::string output;
     std::vector<unsigned> woken;
-    bool core_kicked = false;
+    HostCause waiting = HostCause::device;
+    std::function<void()> on_output;  // with the chips' lock held
 
   private:
     std::mutex lock_;

@@ -31,6 +31,7 @@ struct Desk {
         add_exits(ExitReason::port_io, 600, 900'000);
         add_exits(ExitReason::hlt, 390, 39'000);
         web.exits.guest_ticks = 10'000'000;
+        for (usize i = 0; i < 3; ++i) web.exits.host_caused[i] = u64{1} << i;
         management.add(2, "database-server", VmState::crashed, 16, 3 * gib, 999).reason =
             "triple fault\x1b[2J";
         management.add(3, "off", VmState::off, 1, 16 * mib + 4 * kib);
@@ -80,7 +81,7 @@ TEST_CASE("list --json is an array with exact numbers") {
     const json list = desk.run_json("list --json");
     REQUIRE(list.size() == 3);
     CHECK(list[0] == json::parse(R"({"id":1,"name":"web","state":"running","flags":"r-----","vcpus":2,
-                                     "memory_bytes":536870912,"cpu_seconds":12.345})"));
+                                     "memory_bytes":536870912,"cpu_seconds":12.345,"sleep_counts":false})"));
     CHECK(list[1]["name"] == "database-server");
 }
 
@@ -126,13 +127,47 @@ TEST_CASE("exits are sorted by count, with share and mean cost") {
               std::string(26 - name_of(ExitReason::cpuid).size(), ' ') +
               "             10     1.0         1200\n"
               "all                                  1000   100.0          951\n"
+              "caused by the host: 7 (tick 1, kick 2, device 4)\n"
               "in the guest: 91.3 % of the cycles\n");
     const json exits = desk.run_json("exits web --json");
     CHECK(exits["total"] == 1000);
     CHECK(exits["exits"].size() == 3);
     CHECK(exits["exits"][0]["count"] == 600);
     CHECK(exits["exits"][0]["cycles"] == 900000);
+    CHECK(exits["host_caused"] == json::parse(R"({"tick": 1, "kick": 2, "device": 4})"));
     CHECK(desk.run("exits off") == "exits: the VM has no exits: it is off\n");
+}
+
+TEST_CASE("a VM's exits are watched for a second: how many there are, and the last ones' instructions") {
+    Desk desk;
+    desk.management.records = {
+        {.vcpu = 1,
+         .reason = ExitReason::msr_write,
+         .code = 32,
+         .address = 0xFFFFFFFF81000000,
+         .size = 2,
+         .bytes = {0x0F, 0x30}},
+        {.vcpu = 0, .reason = ExitReason::nested_page_fault, .code = 48, .address = 0x1000}};
+    CHECK(desk.run("exits web --budget") ==
+          "REASON                        A SECOND\n"
+          "port I/O                         240.0\n"
+          "HLT                                0.8\n"
+          "all                              240.8\n"
+          "in 1.2 s of the guest's time; 3 caused by the host\n"
+          "VCPU THE LAST EXITS             ADDRESS           INSTRUCTION, AND WHAT FOLLOWS IT\n"
+          "   1 WRMSR                      ffffffff81000000  0f 30\n"
+          "   0 nested page fault          0000000000001000 \n");
+    CHECK(desk.management.watched == 1'000'000'000);
+    const json budget = desk.run_json("exits web --budget --json");
+    CHECK(budget["name"] == "web");
+    CHECK(budget["watched_seconds"] == 1.25);
+    CHECK(budget["total"] == 301);
+    CHECK(budget["host_caused"]["kick"] == 3);
+    CHECK(budget["rates"][0] == json::parse(R"({"reason": "port I/O", "count": 300, "per_second": 240.0})"));
+    CHECK(budget["last"][0] == json::parse(R"({"vcpu": 1, "reason": "WRMSR", "code": 32,
+                                               "address": "0xffffffff81000000", "bytes": "0f30"})"));
+    CHECK(budget["last"][1]["bytes"] == "");
+    CHECK(desk.run("exits off --budget") == "exits: the VM has no exits: it is off\n");
 }
 
 TEST_CASE("exit counts near the limit of 64 bits do not overflow") {

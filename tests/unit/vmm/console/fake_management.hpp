@@ -98,6 +98,9 @@ struct FakeManagement final : Management {
         return {};
     }
 
+    u64 uptime = 90'500'000'000, watched = 0;
+    std::vector<ExitRecord> records;
+
     HostInfo host() const override {
         return {"0.1", "VT-x", 4, 8 * gib, 1'700'000'000, clock, 1'000'000'000};
     }
@@ -119,7 +122,7 @@ struct FakeManagement final : Management {
         if (vm == nullptr) return false;
         out.summary = vm->summary;
         out.config = &vm->config;
-        out.uptime_nanoseconds = 90'500'000'000;
+        out.uptime_nanoseconds = uptime;
         out.resets = 2;
         out.reason.clear();
         out.reason.append(vm->reason);
@@ -130,6 +133,22 @@ struct FakeManagement final : Management {
         if (vm == nullptr || vm->summary.state == VmState::off) return false;
         out = vm->exits;
         return true;
+    }
+    // The guest goes on meanwhile.
+    void watch_exits(VmId id, u64 nanoseconds) override {
+        watched = nanoseconds;
+        uptime += 1'250'000'000;
+        for (Vm& vm : vms) {
+            if (vm.summary.id != id) continue;
+            vm.exits.of(ExitReason::port_io).count += 300;
+            vm.exits.of(ExitReason::hlt).count += 1;
+            vm.exits.host_caused[static_cast<usize>(HostCause::kick)] += 3;
+        }
+    }
+    usize recent_exits(VmId, std::span<ExitRecord> out) const override {
+        const usize count = std::min(out.size(), records.size());
+        std::copy_n(records.begin(), count, out.begin());
+        return count;
     }
     Result<> start(VmId vm) override { return act("start", vm); }
     Result<> pause(VmId vm) override { return act("pause", vm); }

@@ -393,10 +393,10 @@ TEST_CASE("HLT is left to a guest that has shown an idle loop, until it is found
     CHECK(intercepted());
     b.let_halt(true);
     CHECK(intercepted());
-    idles(15);
+    idles(7);
     CHECK(intercepted());
     b.note_halt(false);
-    idles(15);
+    idles(7);
     CHECK(intercepted());
     idles(1);
     CHECK_FALSE(intercepted());
@@ -408,7 +408,7 @@ TEST_CASE("HLT is left to a guest that has shown an idle loop, until it is found
     b.write(Register::rflags, rflags::reserved_one);
     CHECK_FALSE(b.take_halt());
     CHECK(intercepted());
-    idles(16);
+    idles(8);
     CHECK_FALSE(intercepted());
     b.let_halt(false);
     CHECK(intercepted());
@@ -417,7 +417,7 @@ TEST_CASE("HLT is left to a guest that has shown an idle loop, until it is found
     CHECK(intercepted());
 
     b.let_halt(true);
-    idles(16);
+    idles(8);
     b.reset();
     CHECK(intercepted());
 }

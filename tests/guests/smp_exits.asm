@@ -1,0 +1,171 @@
+; What an exit costs while other processors take exits, too. The command line says which operation ("0" to "4") and with
+; how many processors ("1" to "9"): all of them repeat it for ever, and the first prints its mean in TSC ticks.
+%include "guest.inc"
+
+TRAMPOLINE equ 0x8000                  ; below 1 MiB: where APs start
+STACKS equ 0x300000
+ITERATIONS equ 2000
+ROUNDS equ 3                           ; of them the best counts
+APIC equ 0xFEE00000
+HOLE equ 0xE0000000
+ALL_BUT_SELF_INIT equ 0x000C4500
+ALL_BUT_SELF_STARTUP equ 0x000C4600 | TRAMPOLINE >> 12
+
+operation_number equ 0x200000
+online equ 0x200040
+
+; A round of operation %1: its mean in EAX. The operation may use EAX, EBX, ECX and EDX.
+%macro measured 1
+    rdtsc
+    mov ebp, eax
+    mov edi, ITERATIONS
+%%next:
+    %1
+    dec edi
+    jnz %%next
+    rdtsc
+    sub eax, ebp
+    xor edx, edx
+    mov ecx, ITERATIONS
+    div ecx
+    ret
+%endmacro
+%macro do_cpuid 0
+    cpuid
+%endmacro
+%macro do_rdmsr 0
+    mov ecx, 0x1B
+    rdmsr
+%endmacro
+%macro do_apic 0
+    mov dword [APIC + 0x380], 0x40000000 ; arms the timer, masked
+%endmacro
+%macro do_hole 0
+    mov eax, [HOLE]
+%endmacro
+%macro do_port 0
+    in al, 0x21                        ; the 8259's mask: a chip that all processors share
+%endmacro
+
+start:
+    begin
+    cli
+    mov esi, [ebx + 16]
+    ; The words after the name of the kernel, or without it: the last two characters.
+.find:
+    lodsb
+    test al, al
+    jnz .find
+    movzx eax, byte [esi - 3]
+    sub eax, '0'
+    mov [operation_number], eax
+    movzx ebx, byte [esi - 2]
+    sub ebx, '1'                       ; how many others
+    mov al, 0xFF
+    out 0x21, al
+    out 0xA1, al
+    mov dword [APIC + 0xF0], 0x1FF
+    mov dword [APIC + 0x3E0], 0xB
+    mov dword [online], 0
+    test ebx, ebx
+    jz .all
+    mov esi, trampoline
+    mov edi, TRAMPOLINE
+    mov ecx, trampoline_end - trampoline
+    cld
+    rep movsb
+    mov dword [APIC + 0x300], ALL_BUT_SELF_INIT
+    mov dword [APIC + 0x300], ALL_BUT_SELF_STARTUP
+.wait:
+    pause
+    cmp [online], ebx
+    jne .wait
+.all:
+    mov esi, -1
+    mov ebx, ROUNDS
+.round:
+    push ebx
+    call [operations_address]
+    pop ebx
+    cmp eax, esi
+    jae .slower
+    mov esi, eax
+.slower:
+    dec ebx
+    jnz .round
+    mov eax, esi
+    call print_number
+    jmp .all
+
+; EAX in decimal, in a line of its own.
+print_number:
+    mov edi, digits_end
+    mov ecx, 10
+.digit:
+    xor edx, edx
+    div ecx
+    add dl, '0'
+    dec edi
+    mov [edi], dl
+    test eax, eax
+    jnz .digit
+    mov esi, prefix
+    call print
+    mov esi, edi
+    jmp print
+
+prefix: db "smp_exits: ", 0
+digits: times 10 db 0
+digits_end: db 13, 10, 0
+
+run_cpuid: measured do_cpuid
+run_rdmsr: measured do_rdmsr
+run_apic: measured do_apic
+run_hole: measured do_hole
+run_port: measured do_port
+
+align 8
+descriptors:
+    dq 0
+    dq 0x00CF9B000000FFFF              ; 08h: code, flat
+    dq 0x00CF93000000FFFF              ; 10h: data, flat
+descriptors_end:
+operations: dd run_cpuid, run_rdmsr, run_apic, run_hole, run_port
+operations_address: dd chosen
+
+chosen:
+    mov eax, [operation_number]
+    jmp [operations + 4 * eax]
+
+bits 16
+trampoline:
+    cli
+    xor ax, ax
+    mov ds, ax
+    o32 lgdt [TRAMPOLINE + table - trampoline]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp dword 0x08:processor
+table:
+    dw descriptors_end - descriptors - 1
+    dd descriptors
+trampoline_end:
+
+bits 32
+processor:
+    mov ax, 0x10
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov eax, 1
+    lock xadd [online], eax
+    inc eax
+    shl eax, 12
+    lea esp, [STACKS + eax + 0x1000]
+    mov dword [APIC + 0xF0], 0x1FF
+    mov dword [APIC + 0x3E0], 0xB
+.again:
+    call chosen
+    jmp .again
+end_of_guest:
