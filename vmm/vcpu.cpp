@@ -156,16 +156,17 @@ bool Vcpu::events_possible() const {
 // An exit that no instruction asked for: for whose sake it was, and whether the guest sleeps. `now`: of the
 // exit; `deadline`: as given to run().
 void Vcpu::after_asynchronous(ExitReason reason, u64 now, u64 deadline) {
-    if (backend_.take_halt()) {
+    if (alone() && backend_.take_halt()) {
         halted_with_interrupts_.store((backend_.read(Register::rflags) & rflags::if_) != 0,
                                       std::memory_order_relaxed);
         if (!backend_.injection_pending()) set_activity(Activity::halted);
     }
-    if (reason > ExitReason::preemption) return;  // windows are for the guest's events
-    // A timer of the guest's, perhaps one that another vCPU has brought forward, or an interrupt.
-    if (now >= timer_check_ || apic_.has_posts() || vm_.stopped() || next_timer() < timer_check_) return;
+    // Windows are for the guest's events, and so is its own timer.
+    if (reason > ExitReason::preemption || now >= timer_check_) return;
     HostCause cause = HostCause::tick;
     if (now < deadline) {
+        // An interrupt for it, or a timer that another vCPU has brought forward.
+        if (apic_.has_posts() || vm_.stopped() || next_timer() < timer_check_) return;
         cause = vm_.waiting_interrupt();
         // The host's timer may be a little early, whoever's time it stands for.
         if (cause == HostCause::tick && timer_check_ <= deadline) return;
