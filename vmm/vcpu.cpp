@@ -87,7 +87,6 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
 // The same once more, for a vCPU that somebody watches.
 std::optional<Vcpu::RunResult> Vcpu::run_watched(u64& now, u64 deadline) {
     if (now >= watched_until_.load(std::memory_order_relaxed)) apic_.set_watched(false);
-    if (now >= deadline) return RunResult::yielded;
     if (events_possible()) deliver_events();
     const Exit exit = enter(now, deadline);
     record(exit);
@@ -115,7 +114,7 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
     timer_check_ = 0;
     // A guest that does nothing but exit, with interrupts and NMIs blocked, is not left to the host's
     // interrupts alone.
-    const u64 turn = machine.tsc_hz() / longest_turns_per_second;
+    const u64 turn = vm_.machine().tsc_hz() / longest_turns_per_second;
     const u64 turn_end = deadline > now && deadline - now > turn ? now + turn : deadline;
     while (true) {
         if (vm_.stopped()) return RunResult::stopped;
@@ -130,6 +129,7 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
                 set_activity(Activity::active);
             }
             if (apic_.watched()) {
+                if (now >= turn_end) return RunResult::yielded;
                 if (const auto result = run_watched(now, deadline)) return *result;
                 continue;
             }
