@@ -29,11 +29,24 @@ void access(u64 address) {
 }
 
 void raise_machine_check(HostPhysical page) {
-    injected_bank = {.status = valid | uncorrected | enabled | address_valid, .address = page.raw()};
+    constexpr u64 physical_address = 2 << 6, page_granularity = 12;
+    injected_bank = {.status = valid | uncorrected | enabled | address_valid | misc_valid | signalled,
+                     .address = page.raw(),
+                     .misc = physical_address | page_granularity};
     asm volatile("int $18" : : : "memory");
 }
 
-void strike(Fault fault, Host& host) {
+// A page amid the memory of the last VM that has any.
+[[nodiscard]] HostPhysical page_of_vm(const Management& vms) {
+    HostPhysical page(0);
+    VmMemorySummary memory;
+    for (u16 vm = 0; vms.vm_memory(VmId(vm), memory); ++vm) {
+        if (memory.ranges.size() > 1) page = memory.ranges[1].start + 16 * page_size;
+    }
+    return page;
+}
+
+void strike(Fault fault, Host& host, const Management& vms) {
     switch (fault) {
         case Fault::unexpected_interrupt:
             (void)host.local_apic.send(host.local_apic.id(), nobodys_vector);
@@ -42,6 +55,7 @@ void strike(Fault fault, Host& host) {
         case Fault::spurious_interrupt: asm volatile("int %0" : : "i"(host_vector::spurious.raw())); break;
         case Fault::nmi: (void)host.local_apic.send_nmi(host.local_apic.id()); break;
         case Fault::corrected_machine_check: injected_bank = {.status = valid | enabled}; break;
+        case Fault::memory_of_vm: raise_machine_check(page_of_vm(vms)); break;
         case Fault::interrupt_storm:
             for (u32 i = 0; i < StormGuard::most_in_a_second + 1; ++i)
                 asm volatile("int %0" : : "i"(host_vector::console_uart.raw()) : "memory");
@@ -60,15 +74,17 @@ void strike(Fault fault, Host& host) {
 
 }  // namespace
 
-void inject_next_fault(Host& host) {
+void inject_next_fault(Host& host, const Management& vms) {
     for (auto i = static_cast<u8>(Fault::unexpected_interrupt); i < static_cast<u8>(Fault::count); ++i) {
         const auto fault = static_cast<Fault>(i);
         if (!injected_faults.has(fault)) continue;
+        // There is one bank to inject into: the error before has to be found first.
+        if (injected_bank.status != 0) return;
         // Announced in one turn, done in the next: the line is out by then.
         announced = !announced;
         if (announced) return host.log.warning("injecting: {}", name_of(fault));
         (void)injected_faults.take(fault);
-        return strike(fault, host);
+        return strike(fault, host, vms);
     }
 }
 

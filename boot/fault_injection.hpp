@@ -2,11 +2,12 @@
 #pragma once
 
 #include "boot/host.hpp"
+#include "vmm/console/management.hpp"
 
 namespace bulkhead {
 
 // Announces the next fault, or makes the one that was announced strike, until none is left. To be called when
 // the console has nothing to do, so that all that was to be said has been said.
-void inject_next_fault(Host& host);
+void inject_next_fault(Host& host, const Management& vms);
 
 }  // namespace bulkhead

@@ -5,6 +5,7 @@
 
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "boot/backends.hpp"
@@ -74,6 +75,17 @@ class Services final : public HostServices {
                 .tsc_hz = the_host->machine.tsc_hz()};
     }
     bool page_faults(HostPhysical address) const override { return cpu::page_faults(arena_virtual(address)); }
+    bool survive_machine_check() override { return survive_machine_check_of_guest(); }
+    bool lost_memory_in(HostPhysical start, u64 length) const override {
+        return lost_pages.any_in(start, length);
+    }
+    std::optional<LostPage> take_lost_page() override { return lost_pages.take(); }
+    void own_page_lost(const LostPage& lost) override {
+        panic(
+            "HV-E012: machine check; the hypervisor's memory at {} has an uncorrectable error (bank {}, "
+            "status {:#x}), have it examined",
+            lost.page, lost.bank, lost.status);
+    }
     Integrity integrity() const override {
         return {.text_checksum = image_checksum(),
                 .table_checksum = kernel_page_table().checksum(),
@@ -330,7 +342,7 @@ void run_hypervisor(Host& host) {
         const u64 back = now + (lines_at_work ? slice / 10 : slice);
         const bool ran = manager->run_core(0, back);
         if constexpr (fault_injection) {
-            if (!busy) inject_next_fault(host);
+            if (!busy) inject_next_fault(host, *manager);
         }
         // Interrupts that came while the guest ran are taken here.
         if (ran || busy) {

@@ -2,7 +2,6 @@
 
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/machine_check.hpp"
-#include "arch/x86/cpu/panic.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
 #include "boot/cores.hpp"
 #include "drivers/vectors.hpp"
@@ -49,8 +48,6 @@ void tell_interrupts(Logger& log) {
 }  // namespace
 
 void watch_machine(Host& host) {
-    if (const auto page = take_lost_page())
-        panic("HV-E012: machine check; the memory at {} has an uncorrectable error, have it examined", *page);
     const u64 now = cpu::read_tsc();
     if (now < next_look) return;
     next_look = now + host.tsc.hz;

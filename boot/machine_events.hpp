@@ -6,7 +6,7 @@
 
 namespace bulkhead {
 
-// For core 0's loop, at any rate, with interrupts disabled. A lost page of memory is a panic.
+// For core 0's loop, at any rate, with interrupts disabled.
 void watch_machine(Host& host);
 
 }  // namespace bulkhead

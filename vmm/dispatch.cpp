@@ -335,7 +335,8 @@ Vcpu::Handling Vcpu::handle_debug_register(const Exit& exit) {
 Vcpu::Handling Vcpu::handle_exception(const Exit& exit) {
     const Event& event = exit.exception.event;
     if (event.vector == exception::machine_check) {
-        crash("a machine check struck while it ran");
+        // The host's business. The core that manages the VM says more about it.
+        if (!vm_.survives_machine_check()) crash("a machine check struck while it ran");
         return Handling::handled;
     }
     if (event.vector == exception::debug && exit.exception.debug_status != 0) {

@@ -2,9 +2,12 @@
 // give the VM manager a fake.
 #pragma once
 
+#include <optional>
+
 #include "kernel/base/fixed_string.hpp"
 #include "kernel/base/result.hpp"
 #include "kernel/mem/layout.hpp"
+#include "kernel/mem/lost_pages.hpp"
 #include "kernel/mem/page_table.hpp"
 #include "vmm/console/management.hpp"
 
@@ -74,6 +77,16 @@ class HostServices {
         work.run();
         return {};
     }
+
+    // A machine check has ended a guest's turn on this core, in whatever address space it is. True if the
+    // guest can go on. What has been lost is among take_lost_page() from then on.
+    [[nodiscard]] virtual bool survive_machine_check() { return false; }
+    // Whether memory of that range has been lost and is yet to be taken. Any core.
+    [[nodiscard]] virtual bool lost_memory_in(HostPhysical, u64) const { return false; }
+    // Memory that the hardware has lost: each page once. Core 0 only, and often.
+    [[nodiscard]] virtual std::optional<LostPage> take_lost_page() { return std::nullopt; }
+    // It is neither a VM's nor free: the hypervisor's own, or nobody's.
+    virtual void own_page_lost(const LostPage&) {}
 
     [[nodiscard]] virtual HostInfo info() const = 0;
     // What the hypervisor itself takes of the machine's memory, in bytes.

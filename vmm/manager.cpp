@@ -183,13 +183,15 @@ Result<> VmManager::pin_vcpu(VmId vm, unsigned vcpu, const CpuSet& cores) {
 }
 
 bool VmManager::attend() {
-    bool any = false;
+    bool any = attend_to_lost_pages();
     for (usize i = 0; i < slot_count_; ++i) {
         VmSlot& slot = slots_[i];
         if (slot.stop_pending.load(std::memory_order_relaxed) &&
             slot.stop_pending.exchange(false, std::memory_order_acq_rel) && slot.state == VmState::running) {
             any = true;
-            after_stop(slot);
+            // If it was a machine check, that is noted before the VM is stopped.
+            (void)attend_to_lost_pages();
+            if (slot.state == VmState::running) after_stop(slot);
         }
         if (slot.restart_at != 0 && slot.state == VmState::running && machine_.tsc() >= slot.restart_at) {
             any = true;
@@ -301,25 +303,54 @@ void VmManager::after_stop(VmSlot& slot) {
         if (why == StopReason::reset) action = slot.config->on_reboot;
         print(text, "stopped: {}", slot.reason);
     }
+    if (action == LifecycleAction::restart && why == StopReason::reset) text = "resets itself";
+    follow(slot, action, text);
+}
+
+void VmManager::follow(VmSlot& slot, LifecycleAction action, std::string_view text) {
+    report(slot, text);
     if (action == LifecycleAction::restart) {
-        report(slot, why == StopReason::reset ? std::string_view("resets itself") : text.view());
         slot.state = VmState::running;
         // A guest that does nothing but reset itself would have the host clear its memory without end: it
         // gets a tenth of this core's time for that.
         slot.restart_at = slot.powered_on_at + std::max(machine_.tsc_hz() / 1000, 9 * slot.power_on_ticks);
-        return;
+    } else if (action == LifecycleAction::destroy) {
+        (void)destroy(slot.id);
     }
-    report(slot, text);
-    if (action == LifecycleAction::destroy) (void)destroy(slot.id);
 }
 
 void VmManager::restart(VmSlot& slot) {
     ++slot.resets;
-    if (auto powered = power_on(slot); !powered) {
+    auto powered = slot.memory_lost ? renew(slot) : Result<>();
+    if (powered) powered = power_on(slot);
+    if (!powered) {
+        if (slot.machine == nullptr) {
+            slot.state = VmState::off;
+            slot.reason = powered.error().text;
+            return report(slot, slot.reason);
+        }
         slot.state = VmState::crashed;
         slot.reason = powered.error().text;
         report(slot, slot.reason);
     }
+}
+
+// What it needs of the machine, by its place in the plan.
+Result<> VmManager::create(VmSlot& slot) {
+    const VmPlan& plan = plan_.place(index_of(slot), *slot.config);
+    if (plan.verdict != VmPlan::Verdict::accepted) {
+        slot.reason = plan.reason;
+        return fail("{}", plan.reason);
+    }
+    cores_[host_.this_core()]->unload();
+    auto made = provisioner_.create(slot, *this);
+    cores_[host_.this_core()]->unload();
+    if (!made) {
+        slot.reason = made.error().text;
+        return made;
+    }
+    settle(slot);
+    return {};
 }
 
 Result<> VmManager::start(VmId vm) {
@@ -327,24 +358,13 @@ Result<> VmManager::start(VmId vm) {
     if (slot == nullptr) return fail("{}", no_such_vm);
     switch (slot->state) {
         case VmState::refused: return fail("{} is refused: {}", slot->config->name, slot->reason);
-        case VmState::off: {
-            const VmPlan& plan = plan_.place(index_of(*slot), *slot->config);
-            if (plan.verdict != VmPlan::Verdict::accepted) {
-                slot->reason = plan.reason;
-                return fail("{}", plan.reason);
-            }
-            cores_[host_.this_core()]->unload();
-            auto made = provisioner_.create(*slot, *this);
-            cores_[host_.this_core()]->unload();
-            if (!made) {
-                slot->reason = made.error().text;
-                return made;
-            }
-            settle(*slot);
+        case VmState::off:
+            if (auto made = create(*slot); !made) return made;
             break;
-        }
         case VmState::shut_down:
-        case VmState::crashed: break;
+        case VmState::crashed:
+            if (auto made = slot->memory_lost ? renew(*slot) : Result<>(); !made) return made;
+            break;
         default: return fail("{} is {} already", slot->config->name, name_of(slot->state));
     }
     if (auto powered = power_on(*slot); !powered) {
@@ -392,6 +412,7 @@ Result<> VmManager::reset(VmId vm) {
     if (slot->machine == nullptr)
         return fail("{} is {}; start it instead", slot->config->name, name_of(slot->state));
     if (slot->state == VmState::dying) return fail("{} is being destroyed", slot->config->name);
+    if (auto made = slot->memory_lost ? renew(*slot) : Result<>(); !made) return made;
     if (auto powered = power_on(*slot); !powered) {
         slot->state = VmState::crashed;
         slot->reason = powered.error().text;

@@ -111,6 +111,7 @@ class VmManager final : public Management, private Surroundings {
     void serial_output(u16 vm, u8 character) override;
     void wake(u16 vm, unsigned vcpu) override;
     HostCause waiting_interrupt() const override { return host_.waiting_interrupt(); }
+    bool survives_machine_check(u16 vm) override;
     // Makes a vCPU look at its local APIC, wherever it is. Any core.
     void wake(VcpuThread& thread);
 
@@ -141,6 +142,15 @@ class VmManager final : public Management, private Surroundings {
 
     [[nodiscard]] Result<> power_on(VmSlot& slot);
     void after_stop(VmSlot& slot);
+    // What becomes of a VM that crashed or stopped, by its configuration. `text`: how that is announced.
+    void follow(VmSlot& slot, LifecycleAction action, std::string_view text);
+    // Pages that the hardware has lost. True if there was one.
+    bool attend_to_lost_pages();
+    void lose_page(const LostPage& lost);
+    void crash(VmSlot& slot, std::string_view reason);
+    // Gives back what it holds, and gets it anew from other memory.
+    [[nodiscard]] Result<> renew(VmSlot& slot);
+    [[nodiscard]] Result<> create(VmSlot& slot);
     void restart(VmSlot& slot);
     void release(VmSlot& slot);
     void report(const VmSlot& slot, std::string_view what);
@@ -153,6 +163,8 @@ class VmManager final : public Management, private Surroundings {
     Provisioner provisioner_;
     PartitionPlan plan_;
     VmObserver* observer_ = nullptr;
+
+    FixedVector<HostPhysical, 64> retired_;  // units that the hardware has lost part of
 
     VmSlot slots_[max_vms];
     usize slot_count_ = 0;

@@ -199,9 +199,14 @@ void Provisioner::release(VmSlot& slot) {
     enter_kernel();
     for (const UnitRun& run : slot.memory) {
         // Unit by unit, so that mapping it takes few tables.
-        for (u64 i = 0; i < run.units; ++i) scrub_and_free(slot, {run.start + i * large_page_size, 1});
+        for (u64 i = 0; i < run.units; ++i) {
+            const HostPhysical unit = run.start + i * large_page_size;
+            // Part of a retired one would bring a machine check when it is touched.
+            if (units_.in_use(unit)) scrub_and_free(slot, {unit, 1});
+        }
     }
     slot.memory.clear();
+    slot.memory_lost = false;
     slot.compartment.reset();
     slot.tables.reset();
     slot.table_pool = PagePool();

@@ -65,6 +65,9 @@ class Surroundings {
     virtual void wake(u16 vm, unsigned vcpu) = 0;
     // What the host interrupt that waits on this core is: the core's timer (`tick`), a kick, a device's.
     [[nodiscard]] virtual HostCause waiting_interrupt() const { return HostCause::device; }
+    // A machine check of the hardware's has ended a turn of the VM's on this core. False: the VM cannot go
+    // on.
+    virtual bool survives_machine_check(u16 vm) = 0;
 
   protected:
     ~Surroundings() = default;
@@ -135,6 +138,9 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     [[nodiscard]] GuestMemory& memory() { return memory_; }
     [[nodiscard]] const GuestMemory& memory() const { return memory_; }
     [[nodiscard]] Interrupts& interrupts() { return interrupts_; }
+    [[nodiscard]] bool survives_machine_check() {
+        return surroundings_.survives_machine_check(parameters_.number);
+    }
     [[nodiscard]] ApicAssist apic_assist() const { return parameters_.assist; }
     [[nodiscard]] u16 number() const { return parameters_.number; }
     [[nodiscard]] Vector acknowledge_pic() {

@@ -69,6 +69,7 @@ struct VmSlot {
     std::atomic<bool> stop_pending = false;  // it stopped from within; set by any core
 
     VmMemory memory;
+    bool memory_lost = false;  // the hardware has lost part of it: it is not to be used again
     std::optional<Compartment> compartment;
     PagePool table_pool;
     std::optional<CompartmentTables> tables;

@@ -25,6 +25,7 @@ constexpr std::string_view names[] = {
     "spurious-interrupt",
     "nmi",
     "corrected-machine-check",
+    "memory-of-vm",
     "interrupt-storm",
     "general-protection",
     "page-fault",

@@ -39,6 +39,7 @@ enum class Fault : u8 {
     spurious_interrupt,       // the local APIC's spurious vector
     nmi,                      // from this core to itself
     corrected_machine_check,  // a bank of error registers holds a corrected error
+    memory_of_vm,             // #MC: uncorrected, in RAM of the last VM that is created
     interrupt_storm,          // the console's UART interrupts without end
     general_protection,
     page_fault,

@@ -177,6 +177,18 @@ Result<> UnitAllocator::free(std::span<const UnitRun> runs) {
     return {};
 }
 
+bool UnitAllocator::retire(HostPhysical unit) {
+    if (!in_use(unit)) return false;
+    const u64 number = unit.raw() / unit_size;
+    if (get(free_, number)) {
+        reset(free_, number);
+        --free_count_;
+    }
+    reset(managed_, number);
+    --managed_count_;
+    return true;
+}
+
 u64 UnitAllocator::largest_free_run() const {
     return longest(0, limit_).count;
 }

@@ -53,6 +53,13 @@ class UnitAllocator {
     [[nodiscard]] Result<> free(const UnitRun& run);
     [[nodiscard]] Result<> free(std::span<const UnitRun> runs);  // stops at the first run that fails
 
+    // Takes the unit at that address out of use for good, be it free or allocated: whoever has it keeps it
+    // and cannot free it. False: it is in nobody's use already.
+    bool retire(HostPhysical unit);
+    [[nodiscard]] bool in_use(HostPhysical unit) const {
+        return unit.raw() / unit_size < limit_ && get(managed_, unit.raw() / unit_size);
+    }
+
     [[nodiscard]] u64 managed_units() const { return managed_count_; }
     [[nodiscard]] u64 free_units() const { return free_count_; }
     [[nodiscard]] u64 largest_free_run() const;
@@ -78,7 +85,7 @@ class UnitAllocator {
     void give_back(const Span& span);
     [[nodiscard]] bool take_longest(const UnitRequest& request, UnitRuns& runs);
 
-    u64 managed_[words] = {};  // the unit may be allocated
+    u64 managed_[words] = {};  // the unit may be, or is, allocated
     u64 free_[words] = {};     // ... and is not
     u64 managed_count_ = 0;
     u64 free_count_ = 0;

@@ -57,6 +57,12 @@ class FakeHost final : public HostServices {
     [[nodiscard]] bool page_faults(HostPhysical physical) const override {
         return reads_nothing || !permissions_at(physical.raw()).read;
     }
+    [[nodiscard]] bool survive_machine_check() override { return machine_check_survived; }
+    [[nodiscard]] bool lost_memory_in(HostPhysical start, u64 length) const override {
+        return lost.any_in(start, length);
+    }
+    [[nodiscard]] std::optional<LostPage> take_lost_page() override { return lost.take(); }
+    void own_page_lost(const LostPage& page) override { own_pages_lost.push_back(page.page.raw()); }
     [[nodiscard]] u64 window() const override { return reinterpret_cast<u64>(window_); }
     [[nodiscard]] unsigned max_page_level() const override { return 3; }
     [[nodiscard]] HostInfo info() const override { return {.version = "test", .backend = "fake", .cpus = 1}; }
@@ -94,6 +100,9 @@ class FakeHost final : public HostServices {
     HostPhysical last_vm_root{};  // of the address space that was entered last, but for the kernel's
     unsigned reboots = 0, power_offs = 0;
     unsigned cores = 1, core = 0;  // of the machine, and on which the test is
+    LostPages lost;
+    bool machine_check_survived = true;
+    std::vector<u64> own_pages_lost;
 
   private:
     // The kernel's tables lie beyond the memory that VMs get.

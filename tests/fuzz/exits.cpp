@@ -381,6 +381,7 @@ class Factory final : public BackendFactory {
 class World final : public Surroundings {
   public:
     void serial_output(u16 vm, u8) override { MUST(vm == 3); }
+    bool survives_machine_check(u16) override { return false; }
     void wake(u16 vm, unsigned vcpu) override { MUST(vm == 3 && vcpu < processors); }
 };
 

@@ -40,7 +40,8 @@ PANICS = {
     "invalid-opcode": (UNEXPECTED + r"  #UD invalid opcode \(vector 6\), error code 0x0,", "main stack of CPU 0"),
     "double-fault": (UNEXPECTED + r"  #DF double fault \(vector 8\), error code 0x0,", r"none of ours \(RSP 0x1800\)"),
     "stack-overflow": (OVERFLOW, "guard page below the main stack of CPU 0|main stack of CPU 0"),
-    "machine-check": (r"HV-E012: machine check; the memory at 0x[0-9a-f]+ has an uncorrectable error, have it examined\r\n",
+    "machine-check": (r"HV-E012: machine check; the hypervisor's memory at 0x[0-9a-f]+ has an uncorrectable error "
+                      r"\(bank 0, status 0xbd00000000000000\), have it examined\r\n",
                       "main stack of CPU 0"),
     "assertion": (r"HV-E010: assertion failed: [^\r\n]*, [^\r\n]*fault_injection\.cpp:\d+\r\n", "main stack of CPU 0"),
 }
@@ -123,7 +124,8 @@ def goes_on(machine):
         "skylake": "no-rsdp,deadline-silent",
         "epyc": "pm-timer-silent,uart-stuck",
     }[machine]
-    faults = at_start + ",vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,interrupt-storm"
+    faults = at_start + (",vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,memory-of-vm,"
+                         "interrupt-storm")
     with boot(machine, faults, **support.real_time(machine)) as system:
         if machine == "epyc":
             stuck_uart(system)
@@ -145,14 +147,42 @@ def goes_on(machine):
              r"machine examined if that goes on",
              r"error: HV-E024: interrupt storm from the console's UART; its interrupt is off, check the line")
         states = {vm["name"]: vm["state"] for vm in system.json("list")}
-        check(states["first"] in ("running", "blocked") and states["last"] in ("running", "blocked"), "the VMs beside run")
+        check(states["first"] in ("running", "blocked"), "the VM beside runs")
         check(states["no-entry"] == "crashed", "the VM that cannot be entered is stopped alone")
         check(re.search({"skylake": r"CR3-target count", "epyc": r"IOPM_BASE_PA = 0xffffffffff000"}[machine],
                         system.json("info no-entry")["reason"]), "with the field that is wrong")
-        for vm in ("first", "last"):
-            talks(system, vm)
+        talks(system, "first")
+        lost_memory(system, "last", r"0x[0-9a-f]+", 0, "0xbd00000000000000")
         if machine == "epyc":
             real_events(system)
+
+
+def memory_of(mem, vm):
+    """The ranges (start, length) of machine memory that a VM has, as `mem --json` tells: its overhead, then its RAM."""
+    return [(int(each["start"], 16), each["bytes"]) for owner in mem["vms"] if owner["vm"] == vm for each in owner["ranges"]]
+
+
+def lost_memory(system, vm, page, bank, status):
+    """The VM whose memory the hardware has lost is stopped with its cause, starts from other memory, and nobody gets what
+    is lost."""
+    error = rf"its memory at ({page}) has an uncorrectable error \(bank {bank}, status {status}\)"
+    told(system, rf"error: HV-E015: VM {vm}: {error}; the VM is stopped and 2 MiB are out of use, have the machine examined")
+    check(system.vm(vm)["state"] == "crashed", f"{vm} alone is stopped: {system.vm(vm)['state']}")
+    match = re.fullmatch(error, system.json(f"info {vm}")["reason"])
+    check(match, "with page, bank and status as the reason")
+    lost = int(match[1], 16)
+    before = system.json("mem")
+    system.command(f"destroy {vm}")
+    after = system.json("mem")
+    ranges = memory_of(before, vm)
+    held = sum(length for _, length in ranges)
+    check(any(start <= lost < start + length for start, length in ranges), "it was the VM's")
+    check(after["free_bytes"] - before["free_bytes"] == held - (2 << 20), "all its memory is free again but 2 MiB")
+    check(f"VM {vm} started" in system.command(f"start {vm}"), "it starts again")
+    now = system.json("mem")
+    check(not any(start <= lost < start + length for each in now["vms"] for start, length in memory_of(now, each["vm"])),
+          "nobody has the lost page")
+    talks(system, vm)
 
 
 def stuck_uart(system):
@@ -178,9 +208,14 @@ def real_events(system):
     check(system.vm("spin")["state"] == "running", "NMIs are the host's: the guest without an IDT runs on")
     system.command("destroy spin")
     monitor = lambda line: system.machine.command("human-monitor-command", **{"command-line": line})
-    corrected, fatal = 0x9000000000000000, 0xB600000000000000
+    corrected, recoverable, fatal = 0x9000000000000000, 0xBD000000000000CF, 0xB600000000000000
     monitor(f"mce 0 3 {corrected:#x} 0x0 0x0 0x0")
     told(system, r"warning: HV-E014: 1 corrected machine check\(s\), the last in bank 3 with status 0x9000000000000000; .*")
+    # Restart valid; a physical address, known to the page.
+    page = memory_of(system.json("mem"), "last")[1][0] + 0x3000
+    monitor(f"mce 0 9 {recoverable:#x} 0x5 {page + 0x40:#x} 0x8c")
+    lost_memory(system, "last", hex(page), 9, "0xbd000000000000cf")
+    talks(system, "first")
     monitor(f"mce 0 4 {fatal:#x} 0x4 0x1000 0x0")
     system.expect(r"\r\nHV-E012: machine check; the hardware reports an uncorrectable error, have it examined\r\n"
                   r"  bank 4: status 0xb600000000000000, address 0x1000\r\n")

@@ -4,6 +4,8 @@
 
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
 #include "arch/x86/regs/msr.hpp"
 
 namespace bulkhead {
@@ -12,13 +14,11 @@ namespace bulkhead {
 machine_check::Bank injected_bank;
 #endif
 
+constinit LostPages lost_pages;
+
 namespace {
 
 using namespace machine_check;
-
-// Pages noted and not yet taken: the address with bit 0 set, 0 for none.
-constexpr usize most_lost_pages = 8;
-std::atomic<u64> lost_pages[most_lost_pages];
 
 std::atomic<u64> fatal_status, fatal_address;
 std::atomic<u32> fatal_bank;
@@ -66,17 +66,38 @@ void clear_bank(u32 number) {
     (void)cpu::write_msr_safe(bank_register(number, status), 0);
 }
 
-// False if it has been noted before, and so strikes again and again, or if there is no room for it.
-[[nodiscard]] bool note_lost_page(HostPhysical page) {
-    const u64 entry = page.raw() | 1;
-    for (const auto& each : lost_pages) {
-        if (each.load() == entry) return false;
+// Looks at all banks. What is contained is noted and its bank cleared; what is not stays in its bank: it
+// outlasts a reset, for the firmware to tell of.
+[[nodiscard]] Damage take_damage(bool in_guest) {
+    const u64 capability = capabilities();
+    const bool recovery = (capability & has_recovery) != 0;
+    u64 global_status = cpu::read_msr_safe(msr::mcg_status).value_or(0);
+#ifdef BULKHEAD_FAULT_INJECTION
+    if (injected_bank.status != 0) global_status |= restart_valid;
+#endif
+    Damage damage(global_status, in_guest);
+    for (u32 number = 0; number < bank_count(capability); ++number) {
+        const Bank bank = read_bank(number);
+        Severity severity = severity_of(bank, recovery);
+        if (severity == Severity::contained) {
+            const LostPage lost{.page = HostPhysical(bank.address).align_down(page_size),
+                                .bank = number,
+                                .status = bank.status};
+            if (lost_pages.note(lost, cpu_index())) {
+                clear_bank(number);
+            } else {
+                severity = Severity::fatal;
+            }
+        }
+        if (severity == Severity::fatal) {
+            fatal_bank = number;
+            fatal_status = bank.status;
+            fatal_address = bank.address;
+        }
+        damage.add(severity);  // what is corrected is counted by the next poll
     }
-    for (auto& each : lost_pages) {
-        u64 free = 0;
-        if (each.compare_exchange_strong(free, entry)) return true;
-    }
-    return false;
+    if (damage.host_survives()) (void)cpu::write_msr_safe(msr::mcg_status, 0);
+    return damage;
 }
 
 }  // namespace
@@ -107,38 +128,17 @@ CorrectedErrors poll_corrected_errors() {
 }
 
 bool survive_machine_check() {
-    const u64 capability = capabilities();
-    bool survives = (cpu::read_msr_safe(msr::mcg_status).value_or(0) & restart_valid) != 0;
-#ifdef BULKHEAD_FAULT_INJECTION
-    survives = survives || injected_bank.status != 0;
-#endif
-    // With every bank empty it is another core's error, which this one was told of.
-    for (u32 number = 0; number < bank_count(capability); ++number) {
-        const Bank bank = read_bank(number);
-        const Severity severity = severity_of(bank, (capability & has_recovery) != 0);
-        if (severity == Severity::none || severity == Severity::corrected)
-            continue;  // counted by the next poll
-        if (severity == Severity::contained &&
-            note_lost_page(HostPhysical(bank.address).align_down(page_size))) {
-            clear_bank(number);
-            continue;
-        }
-        // Left in its bank: it outlasts a reset, for the firmware to tell of.
-        fatal_bank = number;
-        fatal_status = bank.status;
-        fatal_address = bank.address;
-        survives = false;
-    }
-    if (survives) (void)cpu::write_msr_safe(msr::mcg_status, 0);
-    return survives;
+    return take_damage(false).host_survives();
 }
 
-std::optional<HostPhysical> take_lost_page() {
-    for (auto& each : lost_pages) {
-        if (each.load() == 0) continue;
-        if (const u64 entry = each.exchange(0); entry != 0) return HostPhysical(entry & ~u64{1});
-    }
-    return std::nullopt;
+bool survive_machine_check_of_guest() {
+    const Damage damage = take_damage(true);
+    if (!damage.host_survives())
+        panic(
+            "HV-E012: machine check while a guest ran; the hardware reports an uncorrectable error, have it "
+            "examined\n  bank {}: status {:#018x}, address {:#x}",
+            fatal_bank.load(), fatal_status.load(), fatal_address.load());
+    return damage.guest_survives();
 }
 
 void print_fatal_machine_check(Sink& sink) {

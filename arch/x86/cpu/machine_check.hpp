@@ -3,11 +3,10 @@
 // ends in a panic.
 #pragma once
 
-#include <optional>
-
 #include "arch/x86/regs/machine_check.hpp"
 #include "kernel/base/format.hpp"
 #include "kernel/base/types.hpp"
+#include "kernel/mem/lost_pages.hpp"
 
 namespace bulkhead {
 
@@ -22,10 +21,11 @@ struct CorrectedErrors {
 // Takes corrected errors from the running core's banks.
 [[nodiscard]] CorrectedErrors poll_corrected_errors();
 
-// #MC. True if the core can go on where it was; take_lost_page() then tells what it costs.
+// #MC in host code: true if the core can go on where it was. lost_pages tells what it costs.
 [[nodiscard]] bool survive_machine_check();
-// A page whose content is lost, once.
-[[nodiscard]] std::optional<HostPhysical> take_lost_page();
+// #MC that ended a guest's turn on this core: true if the guest can go on. A panic where the host cannot.
+[[nodiscard]] bool survive_machine_check_of_guest();
+extern LostPages lost_pages;
 
 // The error that survive_machine_check() would not survive, in one line.
 void print_fatal_machine_check(Sink& sink);

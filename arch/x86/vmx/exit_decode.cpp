@@ -22,7 +22,8 @@ enum class Detail : u8 {
     apic_write,
     vector,
     task_switch,
-    vectoring,  // an event may have been broken off
+    machine_check,  // during the entry
+    vectoring,      // an event may have been broken off
 };
 
 struct Row {
@@ -238,7 +239,10 @@ void restore_nmi_blocking(const Exit& exit, bool unblocking_by_iret) {
     decode_vectoring(exit);
 }
 
+// Failed entries, and numbers that no manual has. A machine check during the entry is one.
 [[gnu::noinline, gnu::cold]] Row odd_row(u64 reason) {
+    if (reason == (entry_failed | basic_exit_reason::entry_failure_machine_check))
+        return {.reason = ExitReason::exception, .detail = Detail::machine_check};
     return {.reason = (reason & entry_failed) != 0 ? ExitReason::entry_failure : ExitReason::hardware_error};
 }
 
@@ -272,6 +276,9 @@ Exit decode_exit(u64 reason, const GeneralRegisters& registers, bool instruction
             break;
         case Detail::task_switch: decode_task_switch(exit); break;
         case Detail::vectoring: decode_vectoring(exit); break;
+        case Detail::machine_check:
+            exit.exception = {.event = make_exception(exception::machine_check)};
+            break;
     }
     return exit;
 }

@@ -514,7 +514,12 @@ TEST_CASE("general detect is off once its #DB is the guest's, and other #DBs lea
     CHECK(has_bit(bench.cpu().debug[6], 13));
 }
 
-TEST_CASE("a machine check stops the VM alone") {
+TEST_CASE("a machine check is the host's, and stops the VM only if it cannot go on") {
+    VmBench survivor;
+    survivor.surroundings.machine_checks_survived = true;
+    CHECK(survivor.exit(exception_exit(make_exception(exception::machine_check))) == Ran::yielded);
+    CHECK_FALSE(survivor.vm->stopped());
+    CHECK_FALSE(survivor.cpu().injection_pending());
     VmBench bench;
     CHECK(bench.exit(exception_exit(make_exception(exception::machine_check))) == Ran::stopped);
     CHECK(bench.vm->stop_reason() == StopReason::crashed);

@@ -874,3 +874,147 @@ TEST_CASE("creation fails at each of its steps in turn, and nothing is left behi
         CHECK(world.turn());
     }
 }
+
+TEST_CASE("a VM whose memory the hardware loses stops alone, and nobody gets that memory again") {
+    World world;
+    world.vm("one");
+    world.vm("two");
+    world.adopt();
+    const u64 managed = world.units->managed_units();
+    const auto memory_of = [&](u16 vm) {
+        VmMemorySummary memory;
+        REQUIRE(world.manager->vm_memory(VmId(vm), memory));
+        return memory.ranges;
+    };
+    const HostPhysical page = memory_of(0)[1].start + (large_page_size + 5 * page_size);
+    REQUIRE(world.host.lost.note({.page = page, .bank = 4, .status = 0xBD00}, 0));
+    REQUIRE(world.turn());
+    CHECK(world.state(0) == VmState::crashed);
+    const std::string what = "its memory at " + std::string([&] {
+                                 FixedString<40> text;
+                                 print(text, "{}", page);
+                                 return std::string(text.view());
+                             }()) +
+                             " has an uncorrectable error (bank 4, status 0xbd00)";
+    CHECK(world.reason(0) == what);
+    CHECK(world.log_text().find("HV-E015: VM one: " + what) != std::string::npos);
+    CHECK(world.observer.lines.back() == "VM one crashed: " + what);
+    CHECK(world.state(1) == VmState::running);
+    CHECK(world.turn());
+    CHECK(world.units->managed_units() == managed - 1);
+    CHECK(world.host.own_pages_lost.empty());
+
+    // Once more: it is known.
+    REQUIRE(world.host.lost.note({.page = page, .bank = 4, .status = 0xBD00}, 0));
+    REQUIRE(world.manager->attend());
+    CHECK(world.units->managed_units() == managed - 1);
+    CHECK(world.host.own_pages_lost.empty());
+
+    // A start, as a reset, takes other memory; what is lost is not even touched.
+    std::fill_n(world.host.physical(page.align_down(large_page_size).raw()), large_page_size, u8{0xEE});
+    const u64 free_before = world.units->free_units();
+    CHECK(text_of(world.manager->reset(VmId(0))) == "fine");
+    CHECK(world.state(0) == VmState::running);
+    CHECK(world.units->free_units() == free_before - 1);
+    for (const PhysicalRange& range : memory_of(0))
+        CHECK_FALSE(range.covers({.start = page, .length = page_size}));
+    CHECK(*world.host.physical(page.raw()) == 0xEE);
+    CHECK(world.turn());
+    CHECK(text_of(world.manager->destroy(VmId(0))) == "fine");
+    CHECK(text_of(world.manager->destroy(VmId(1))) == "fine");
+    CHECK(world.units->free_units() == managed - 1);
+}
+
+TEST_CASE("on_crash says what becomes of a VM whose memory is lost") {
+    for (const auto action :
+         {LifecycleAction::restart, LifecycleAction::destroy, LifecycleAction::preserve}) {
+        World world;
+        world.vm("one").on_crash = action;
+        world.adopt();
+        const u64 managed = world.units->managed_units();
+        VmMemorySummary memory;
+        REQUIRE(world.manager->vm_memory(VmId(0), memory));
+        // The guest itself met it.
+        world.host.machine_check_survived = false;
+        world.cpu(0).then([&](FakeBackend&) {
+            REQUIRE(world.host.lost.note({.page = memory.ranges[1].start}, 0));
+            Exit exit(ExitReason::exception);
+            exit.exception = {.event = make_exception(exception::machine_check)};
+            return exit;
+        });
+        REQUIRE(world.turn());
+        CHECK(world.units->managed_units() == managed - 1);
+        if (action == LifecycleAction::destroy) {
+            CHECK(world.state(0) == VmState::off);
+            CHECK(world.units->free_units() == managed - 1);
+            continue;
+        }
+        CHECK(world.reason(0).find("has an uncorrectable error") != std::string::npos);
+        if (action == LifecycleAction::preserve) {
+            CHECK(world.state(0) == VmState::crashed);
+            CHECK(text_of(world.manager->start(VmId(0))) == "fine");
+        } else {
+            CHECK(world.state(0) == VmState::running);
+            world.machine.now = world.next_wake();
+            REQUIRE(world.turn());
+            CHECK(world.resets(0) == 1);
+        }
+        CHECK(world.state(0) == VmState::running);
+        const PhysicalRange before = memory.ranges[1];
+        REQUIRE(world.manager->vm_memory(VmId(0), memory));
+        for (const PhysicalRange& range : memory.ranges)
+            CHECK_FALSE(range.covers({.start = before.start, .length = page_size}));
+        CHECK(world.turn());
+    }
+}
+
+TEST_CASE("a machine check in a guest's turn that concerns others leaves the guest running") {
+    World world;
+    world.vm("one");
+    world.vm("two");
+    world.adopt();
+    VmMemorySummary memory;
+    REQUIRE(world.manager->vm_memory(VmId(1), memory));
+    world.cpu(0).then([&](FakeBackend&) {
+        REQUIRE(world.host.lost.note({.page = memory.ranges[1].start}, 0));
+        Exit exit(ExitReason::exception);
+        exit.exception = {.event = make_exception(exception::machine_check)};
+        return exit;
+    });
+    REQUIRE(world.turn());
+    CHECK(world.state(0) == VmState::running);
+    CHECK(world.state(1) == VmState::crashed);
+    // One that it met without a word of where stops it all the same.
+    world.host.machine_check_survived = false;
+    world.cpu(0).then([](FakeBackend&) {
+        Exit exit(ExitReason::exception);
+        exit.exception = {.event = make_exception(exception::machine_check)};
+        return exit;
+    });
+    REQUIRE(world.turn());
+    CHECK(world.state(0) == VmState::crashed);
+    CHECK(world.reason(0).find("a machine check struck while it ran") != std::string::npos);
+}
+
+TEST_CASE("lost memory that is free goes out of use; what is no VM's is the hypervisor's own") {
+    World world;
+    world.vm("one");
+    world.adopt();
+    const u64 managed = world.units->managed_units(), free = world.units->free_units();
+    VmMemorySummary memory;
+    REQUIRE(world.manager->vm_memory(VmId(0), memory));
+    const u64 last = 64 * mib - page_size;
+    REQUIRE(world.host.lost.note({.page = HostPhysical(last)}, 0));
+    REQUIRE(world.manager->attend());
+    CHECK(world.units->free_units() == free - 1);
+    CHECK(world.units->managed_units() == managed - 1);
+    CHECK(world.log_text().find("HV-E015: free memory at") != std::string::npos);
+    CHECK(world.host.own_pages_lost.empty());
+    // The VM's own tables, and below all memory for VMs.
+    REQUIRE(world.host.lost.note({.page = memory.ranges[0].start}, 0));
+    REQUIRE(world.host.lost.note({.page = HostPhysical(mib)}, 0));
+    REQUIRE(world.manager->attend());
+    CHECK(world.host.own_pages_lost == std::vector<u64>{memory.ranges[0].start.raw(), mib});
+    CHECK(world.state(0) == VmState::running);
+    CHECK(world.turn());
+}

@@ -24,6 +24,8 @@ class RecordingSurroundings final : public Surroundings {
         output.push_back(static_cast<char>(character));
         if (on_output) on_output();
     }
+    bool survives_machine_check(u16) override { return machine_checks_survived; }
+    bool machine_checks_survived = false;
     void wake(u16, unsigned vcpu) override {
         const std::lock_guard guard(lock_);
         woken.push_back(vcpu);

@@ -168,3 +168,35 @@ TEST_CASE("random allocations never overlap, never leave managed memory, and all
     for (const UnitRuns& runs : live) REQUIRE(a->free(runs));
     CHECK(a->free_units() == total);
 }
+
+TEST_CASE("a retired unit is given to nobody again, whether it was free or not") {
+    const auto a = std::make_unique<UnitAllocator>();
+    constexpr u64 unit = UnitAllocator::unit_size;
+    REQUIRE(a->add_usable(HostPhysical(0), 8 * unit));
+    const auto runs = a->allocate({.units = 4});
+    REQUIRE(runs);
+    REQUIRE(runs->size() == 1);
+    const HostPhysical start = (*runs)[0].start;
+    const HostPhysical held = start + unit, free = start.raw() == 0 ? start + 4 * unit : HostPhysical(0);
+    CHECK(a->in_use(held));
+    CHECK(a->retire(held));
+    CHECK_FALSE(a->in_use(held));
+    CHECK(a->free_units() == 4);
+    CHECK(a->retire(free));
+    CHECK(a->free_units() == 3);
+    CHECK(a->managed_units() == 6);
+    for (const HostPhysical again : {held, free, HostPhysical(8 * unit), HostPhysical(gib)})
+        CHECK_FALSE(a->retire(again));
+    // Its holder cannot give it back, but all the others.
+    CHECK_FALSE(a->free(UnitRun{.start = held, .units = 1}));
+    for (u64 i = 0; i < 4; ++i) {
+        if (i != 1) CHECK(a->free(UnitRun{.start = start + i * unit, .units = 1}));
+    }
+    CHECK(a->free_units() == 6);
+    const auto rest = a->allocate({.units = 6, .max_runs = 16});
+    REQUIRE(rest);
+    for (const UnitRun& run : *rest) {
+        CHECK_FALSE((run.start <= held && held < run.end()));
+        CHECK_FALSE((run.start <= free && free < run.end()));
+    }
+}

@@ -94,9 +94,13 @@ TEST_CASE("Every basic exit reason of the manual has its neutral reason") {
 
 TEST_CASE("Failed entries are told from exits by bit 31") {
     new_fake_vmx();
-    for (u64 reason : {u64{33}, u64{34}, u64{41}, u64{10}, u64{0xFFFF}}) {
+    for (u64 reason : {u64{33}, u64{34}, u64{10}, u64{0xFFFF}}) {
         CHECK(decode(reason | bit(31)).reason == ExitReason::entry_failure);
     }
+    // A machine check that strikes during the entry is one.
+    const Exit machine_check = decode(41 | bit(31));
+    CHECK(machine_check.reason == ExitReason::exception);
+    CHECK(machine_check.exception.event == make_exception(exception::machine_check));
     for (u64 reason : {33, 34, 41}) CHECK(decode(reason).reason == ExitReason::hardware_error);
     // Bits 16 to 30 say more of the exit, not what it is.
     CHECK(decode(10 | bit(27)).reason == ExitReason::cpuid);

@@ -1,0 +1,91 @@
+// Memory that the hardware has lost: the VM that has it stops, and nobody gets it again.
+#include "vmm/manager.hpp"
+
+namespace bulkhead {
+
+// Called by the vCPU that the machine check struck.
+bool VmManager::survives_machine_check(u16 vm) {
+    const bool survives = host_.survive_machine_check();
+    // The guest would only touch it again before core 0 has stopped it.
+    for (const UnitRun& run : slots_[vm].memory) {
+        if (host_.lost_memory_in(run.start, run.bytes())) return false;
+    }
+    return survives;
+}
+
+bool VmManager::attend_to_lost_pages() {
+    bool any = false;
+    while (const auto lost = host_.take_lost_page()) {
+        any = true;
+        lose_page(*lost);
+    }
+    return any;
+}
+
+void VmManager::lose_page(const LostPage& lost) {
+    VmSlot* owner = nullptr;
+    for (usize i = 0; i < slot_count_; ++i) {
+        const VmMemory& memory = slots_[i].memory;
+        for (const UnitRun& run : memory) {
+            if (lost.page < run.start || lost.page >= run.end()) continue;
+            // In the first run are the hypervisor's own tables and models of the VM: they cannot be trusted
+            // even to stop it.
+            if (&run == memory.begin()) return host_.own_page_lost(lost);
+            owner = &slots_[i];
+        }
+    }
+    const HostPhysical unit = lost.page.align_down(large_page_size);
+    if (!provisioner_.retire(unit)) {
+        // A memory scrubber may find the same page again.
+        for (const HostPhysical known : retired_) {
+            if (known == unit) return;
+        }
+        return host_.own_page_lost(lost);
+    }
+    (void)retired_.push_back(unit);
+    if (owner == nullptr) {
+        log_.error(
+            "HV-E015: free memory at {} has an uncorrectable error (bank {}, status {:#x}); 2 MiB are out of "
+            "use, have the machine examined",
+            lost.page, lost.bank, lost.status);
+        return;
+    }
+    log_.error(
+        "HV-E015: VM {}: its memory at {} has an uncorrectable error (bank {}, status {:#x}); the VM is "
+        "stopped and 2 MiB are out of use, have the machine examined",
+        owner->config->name, lost.page, lost.bank, lost.status);
+    owner->memory_lost = true;
+    if (owner->state != VmState::running && owner->state != VmState::paused) return;
+    FixedString<200> reason;
+    print(reason, "its memory at {} has an uncorrectable error (bank {}, status {:#x})", lost.page, lost.bank,
+          lost.status);
+    crash(*owner, reason);
+}
+
+// From outside: whatever the VM is doing, and without a look at its memory.
+void VmManager::crash(VmSlot& slot, std::string_view reason) {
+    const bool ran = slot.state == VmState::running;
+    slot.state = VmState::crashed;
+    slot.reason = reason;
+    slot.restart_at = 0;
+    if (auto detached = detach(slot); !detached) {
+        slot.reason = detached.error().text;
+        report(slot, slot.reason);
+        return;
+    }
+    slot.stop_pending.store(false, std::memory_order_relaxed);
+    provisioner_.enter(slot);
+    if (ran) slot.machine->pause();
+    FixedString<240> text;
+    print(text, "crashed: {}", slot.reason);
+    follow(slot, slot.config->on_crash, text);
+}
+
+Result<> VmManager::renew(VmSlot& slot) {
+    release(slot);
+    if (slot.state != VmState::off)
+        return fail("{} cannot give back its memory: a core does not answer", slot.config->name);
+    return create(slot);
+}
+
+}  // namespace bulkhead
