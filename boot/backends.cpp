@@ -46,11 +46,14 @@ class VmxFactory final : public BackendFactory {
     }
 
     Result<> map_apic_access(NestedPageTable& nested, Arena& arena) override {
-        apic_access_ = {};
+        apic_access_ = root_without_apic_ = {};
         if (apic_assist() == ApicAssist::none) return {};
         auto page = arena.allocate_pages(1);
         if (!page) return std::unexpected(page.error());
         apic_access_ = page->physical;
+        auto without = nested.branch(GuestPhysical(platform::local_apic));
+        if (!without) return std::unexpected(without.error());
+        root_without_apic_ = *without;
         return nested.map(GuestPhysical(platform::local_apic), page->physical, page_size,
                           {.permissions = read_write});
     }
@@ -70,6 +73,7 @@ class VmxFactory final : public BackendFactory {
                 .msr_bitmap = {bitmap->base, bitmap->physical},
                 .apic_access = apic_access_,
                 .nested_root = parameters.nested_root,
+                .nested_root_without_apic = root_without_apic_,
                 .ept_accessed_dirty = false,
                 .vpid = static_cast<u16>(1 + parameters.vm_number * 16 + parameters.vcpu_number),
                 .guest_cr4_bits = parameters.cr4_mask,
@@ -97,7 +101,8 @@ class VmxFactory final : public BackendFactory {
 
   private:
     vmx::Capabilities capabilities_;
-    HostPhysical apic_access_{};  // of the VM that is being built
+    // Of the VM that is being built.
+    HostPhysical apic_access_{}, root_without_apic_{};
 };
 
 // The CR4 bits of features that not every processor has, by this processor's CPUID.

@@ -165,6 +165,13 @@ Result<> enable_console_interrupt(Host& host, InterruptHandler handler, void* co
     return {};
 }
 
+void tell_of_missing_console(Logger& log, const HostOptions& options) {
+    log.error(
+        "HV-E006: no working UART at COM{}; the log goes to memory and the screen only, choose another with "
+        "console=com1..com4",
+        options.console.value_or(0) + 1);
+}
+
 void log_machine(Host& host) {
     log_processor(host);
     host.log.info("memory: {} MiB usable, {} MiB for VMs in 2 MiB units (largest run {} MiB)",

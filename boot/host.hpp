@@ -81,6 +81,9 @@ void mask_isa_interrupt(Host& host, u8 irq);
 // log, and the caller has to poll. Fails where there is no UART or no way for its interrupt.
 [[nodiscard]] Result<> enable_console_interrupt(Host& host, InterruptHandler handler, void* context);
 
+// HV-E006, in the log.
+void tell_of_missing_console(Logger& log, const HostOptions& options);
+
 // The processor's name and what it can do, memory, processors, time: some lines in the log.
 void log_machine(Host& host);
 

@@ -321,6 +321,8 @@ void run_hypervisor(Host& host) {
     manager_ready.store(true, std::memory_order_release);
     manager->adopt();
 
+    // Once more, where the plan has not made it scroll away: nobody else can tell why no prompt comes.
+    if (!host.console.present() && !host.options.no_console) tell_of_missing_console(host.log, host.options);
     host.log.remove_sink(host.console);
     serial_lines.emplace(host, *manager, config->host.baud);
     serial_lines->bind();

@@ -103,10 +103,7 @@ void open_serial_console() {
     if (uart.initialize(ports[number], options->baud)) {
         (void)logger->add_sink(uart, options->log_level);
     } else {
-        logger->error(
-            "HV-E006: no working UART at COM{}; the log goes to memory and the screen only, choose another "
-            "with console=com1..com4",
-            number + 1);
+        tell_of_missing_console(*logger, *options);
     }
 }
 

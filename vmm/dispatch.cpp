@@ -167,7 +167,7 @@ Vcpu::Handling Vcpu::handle_msr_write(const Exit& exit) {
         return Handling::handled;
     }
     if (exit.msr.index == msr::apic_base && apic_.page_address() != page) instructions_.clear();
-    if (apic_.mode() != apic_mode_) apply_apic_mode();
+    if (wanted_apic_mode() != apic_mode_) apply_apic_mode();
     apic_touched_ = true;
     complete_instruction(length);
     return Handling::handled;
@@ -389,6 +389,8 @@ Vcpu::Handling Vcpu::handle_nested_fault(const Exit& exit) {
             return Handling::handled;
         }
     }
+    // It may be the local APIC's, where that has been moved to.
+    if (fault.address.align_down(page_size) == hidden_page()) apic_touched_ = true;
     return emulate_instruction({.physical = fault.address,
                                 .linear = fault.linear,
                                 .valid = !fault.during_walk,
@@ -456,7 +458,9 @@ Vcpu::Handling Vcpu::emulate_instruction(const KnownTranslation& known) {
     } else {
         outcome = fetched.outcome;
     }
-    finish_emulation(outcome, {fetched.bytes, fetched.byte_count});
+    // Of what was fetched, the instruction alone, where it is known how long that is.
+    const usize length = fetched.status == DecodeStatus::ok ? fetched.instruction.length : fetched.byte_count;
+    finish_emulation(outcome, {fetched.bytes, length});
     return Handling::handled;
 }
 

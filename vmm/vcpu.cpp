@@ -3,6 +3,7 @@
 #include "arch/x86/regs/control.hpp"
 #include "vmm/inspection.hpp"
 #include "vmm/loader/bios_state.hpp"
+#include "vmm/platform.hpp"
 #include "vmm/virtual_machine.hpp"
 
 namespace bulkhead {
@@ -274,7 +275,11 @@ void Vcpu::raise(const Event& event) {
 bool Vcpu::accept_signals() {
     const bool init = apic_.take_init();
     if (init) {
-        // The bootstrap processor would go to the firmware, which would reset the machine: it has none.
+        // INIT does not make the bootstrap processor wait for SIPI: it starts at the reset vector (Intel SDM
+        // Vol. 3A, 9.4.2, June 2023 edition). There the firmware looks at the CMOS shutdown status (0Fh) and,
+        // unless an operating system of the 286's days has asked to be returned to, starts the whole machine
+        // anew. With no firmware in the guest that is done for it. The other processors' INIT, which it would
+        // send, and the chips' reset are part of it.
         if (apic_.is_bootstrap()) {
             vm_.reset_machine();
             return true;
@@ -410,10 +415,16 @@ void Vcpu::deliver_events() {
     windows_ = want_nmi_window || want_window;
 }
 
+ApicMode Vcpu::wanted_apic_mode() const {
+    const ApicMode mode = apic_.mode();
+    const bool at_its_place = apic_.page_address() == GuestPhysical(platform::local_apic);
+    return mode == ApicMode::xapic && !at_its_place ? ApicMode::moved : mode;
+}
+
 void Vcpu::apply_apic_mode() {
     apic_touched_ = true;
     instructions_.clear();
-    apic_mode_ = apic_.mode();
+    apic_mode_ = wanted_apic_mode();
     backend_.set_apic_mode(apic_mode_);
 }
 

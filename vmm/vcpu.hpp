@@ -153,6 +153,7 @@ class Vcpu final {
     void expire_timers();
     [[nodiscard]] u64 next_timer();
     void leave_as_firmware_does();
+    [[nodiscard]] ApicMode wanted_apic_mode() const;
     void apply_apic_mode();
 
     VirtualMachine& vm_;

@@ -17,7 +17,8 @@ enum class ApicAssist : u8 {
            // IRR
 };
 
-enum class ApicMode : u8 { disabled, xapic, x2apic };
+// moved: an xAPIC elsewhere than at FEE00000h, for the backend to know.
+enum class ApicMode : u8 { disabled, xapic, moved, x2apic };
 
 // Where the guest executes.
 struct CodePlace {

@@ -85,7 +85,7 @@ Result<> PageTableAlgorithm::check_unmapped(u64 address, u64 last) const {
     }
 }
 
-Result<PageTableAlgorithm::Spares> PageTableAlgorithm::allocate(usize count) {
+Result<PageTableAlgorithm::Spares> PageTableAlgorithm::allocate(usize count) const {
     Spares spares;
     for (usize i = 0; i < count; ++i) {
         auto table = memory_->allocate();
@@ -123,6 +123,27 @@ Result<u64> PageTableAlgorithm::map_page(u64 address, HostPhysical physical, con
     }
     store(table, index_at(address, at), entry);
     return bytes_at_level(level);
+}
+
+Result<HostPhysical> PageTableAlgorithm::branch(u64 address) const {
+    HostPhysical path[paging_levels];
+    unsigned count = 0;
+    HostPhysical table = root_;
+    for (unsigned level = paging_levels;; --level) {
+        path[count++] = table;
+        const u64 entry = load(table, index_at(address, level));
+        if (level == 1 || !format_->is_present(entry) || format_->is_leaf(entry, level)) break;
+        table = format_->table_address(entry);
+    }
+    const auto copies = allocate(count);
+    if (!copies) return std::unexpected(copies.error());
+    for (unsigned i = 0; i < count; ++i) {
+        for (unsigned index = 0; index < paging_entries; ++index)
+            store((*copies)[i], index, load(path[i], index));
+        if (i + 1 < count)
+            store((*copies)[i], index_at(address, paging_levels - i), format_->table((*copies)[i + 1]));
+    }
+    return (*copies)[0];
 }
 
 Result<> PageTableAlgorithm::map(u64 address, HostPhysical physical, u64 length,

@@ -88,6 +88,11 @@ class PageTableAlgorithm {
             &visit);
     }
 
+    // The root of another table that translates as this one does now. They share all tables but those on the
+    // way to `address`: what is mapped or unmapped by an entry of these later is so in one of the two only.
+    // The copies stay allocated; neither table may be destroyed, nor lose a table, while the other is in use.
+    [[nodiscard]] Result<HostPhysical> branch(u64 address) const;
+
     // A number that changes when any leaf does (64-bit FNV-1a over their addresses, sizes and attributes).
     // Where the tables are, and accessed and dirty bits, do not matter.
     [[nodiscard]] u64 checksum() const;
@@ -121,7 +126,7 @@ class PageTableAlgorithm {
 
     [[nodiscard]] Result<> check_range(u64 address, u64 length) const;
     [[nodiscard]] Result<> check_unmapped(u64 address, u64 last) const;
-    [[nodiscard]] Result<Spares> allocate(usize count);
+    [[nodiscard]] Result<Spares> allocate(usize count) const;
     // Maps one page of at most `level` and returns its size.
     [[nodiscard]] Result<u64> map_page(u64 address, HostPhysical physical, const PageAttributes& attributes,
                                        unsigned level);
@@ -174,6 +179,9 @@ class PageTable : private PageTableAlgorithm {
     }
     [[nodiscard]] std::optional<Mapping> lookup(VirtualAddress address) const {
         return PageTableAlgorithm::lookup(address.raw());
+    }
+    [[nodiscard]] Result<HostPhysical> branch(VirtualAddress address) const {
+        return PageTableAlgorithm::branch(address.raw());
     }
     [[nodiscard]] Result<> share_top_slot(unsigned slot, const PageTable& other) {
         return PageTableAlgorithm::share_top_slot(slot, other);

@@ -177,8 +177,8 @@ def too_little_memory(machine):
 
 
 def no_serial_port(machine):
-    """A console port that is not there: no line to talk on, and the VMs run all the same, as the screen's last lines tell
-    (HV-E006 is further up by then). On QEMU alone: nothing tells what Bochs has on its screen while it runs."""
+    """A console port that is not there: no line to talk on, and the VMs run all the same, as the screen's last lines tell.
+    On QEMU alone: nothing tells what Bochs has on its screen while it runs."""
     with System(machine, [(support.guest("echo"), "echo")], "[vm.echo]\nkernel = \"echo\"\nmemory.max = \"8M\"\n",
                 options="console=com2", memory=128) as system:
         def shows(text):
@@ -186,6 +186,7 @@ def no_serial_port(machine):
             return text in support.screen_text(system.machine)
 
         system.wait_until(lambda: shows("VM echo started"), "the boot goes on and the VM starts")
+        system.wait_until(lambda: shows("HV-E006: no working UART at COM2"), "and why no prompt comes is said at the end")
         check("Bulkhead" not in system.machine.text(), "nothing is written to another port")
 
 

@@ -31,11 +31,7 @@ FAULTS = {
 # Where Bulkhead is known to differ from a physical machine, without harm to anyone else.
 KNOWN = {
     "epyc": [],
-    "skylake": [
-        (r"D41 moved\..*\.old-place(-drops)?", "under VT-x the APIC of a vCPU that moved it answers at FEE00000h too"),
-        (r"A2 x2apic\.(page-is-open-bus|id-by-page|page-write-is-dropped)|D41 disabled\.(page-is-open-bus|id|write-is-dropped)",
-         "under VT-x the page at FEE00000h is memory of this VM while its APIC is off or an x2APIC"),
-    ],
+    "skylake": [],
 }
 
 FATAL = {

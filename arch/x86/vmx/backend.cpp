@@ -61,10 +61,10 @@ bool Backend::uses_vpid() const {
     return (secondary_ & secondary::enable_vpid) != 0;
 }
 
-u64 Backend::ept_pointer() const {
+u64 Backend::ept_pointer_to(HostPhysical root) const {
     constexpr u64 write_back = 6, four_levels = 3u << 3, accessed_dirty = bit(6);
     const bool flags = parameters_.ept_accessed_dirty && capabilities_.ept_accessed_dirty;
-    return parameters_.nested_root.raw() | write_back | four_levels | (flags ? accessed_dirty : 0);
+    return root.raw() | write_back | four_levels | (flags ? accessed_dirty : 0);
 }
 
 Result<> Backend::write_controls() {
@@ -72,6 +72,7 @@ Result<> Backend::write_controls() {
     pin_ = controls.pin;
     primary_ = controls.primary;
     secondary_ = controls.secondary;
+    nested_root_ = parameters_.nested_root;
 
     using namespace vmcs;
     Result<> result;
@@ -198,9 +199,12 @@ void Backend::flush_translations() {
 }
 
 void Backend::flush_nested_translations() {
-    const InvalidateDescriptor descriptor{.first = ept_pointer(), .second = 0};
-    (void)bulkhead_invept(capabilities_.invept_single ? InveptType::single_context : InveptType::all_contexts,
-                          &descriptor);
+    for (const HostPhysical root : {parameters_.nested_root, parameters_.nested_root_without_apic}) {
+        if (root == HostPhysical{}) continue;
+        const InvalidateDescriptor descriptor{.first = ept_pointer_to(root), .second = 0};
+        (void)bulkhead_invept(
+            capabilities_.invept_single ? InveptType::single_context : InveptType::all_contexts, &descriptor);
+    }
 }
 
 void Backend::reset() {

@@ -37,6 +37,8 @@ struct VcpuParameters {
     // lest it connect them in x2APIC mode.
     HostPhysical apic_access{};
     HostPhysical nested_root{};
+    // Of a table without that page, for when there is no local APIC there; 0: there is no such table.
+    HostPhysical nested_root_without_apic{};
     bool ept_accessed_dirty = false;
     u16 vpid = 1;                  // not 0; no two vCPUs that a core may run share one
     u64 guest_cr4_bits = 0;        // those that the guest's CPUID announces
@@ -137,7 +139,8 @@ class Backend final : public VcpuBackend {
     void flush_nested_translations();
     void move_to_core(u32 core);
     [[nodiscard]] bool uses_vpid() const;
-    [[nodiscard]] u64 ept_pointer() const;
+    [[nodiscard]] u64 ept_pointer_to(HostPhysical root) const;
+    [[nodiscard]] u64 ept_pointer() const { return ept_pointer_to(nested_root_); }
 
     const Capabilities& capabilities_;
     const VcpuParameters parameters_;
@@ -149,6 +152,7 @@ class Backend final : public VcpuBackend {
 
     // As in the VMCS.
     u32 pin_ = 0, primary_ = 0, secondary_ = 0;
+    HostPhysical nested_root_{};
     u64 eoi_exits_[4] = {};
 
     bool launched_ = false;

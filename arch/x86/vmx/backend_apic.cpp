@@ -28,7 +28,18 @@ void Backend::set_apic_mode(ApicMode mode) {
             controls = secondary::virtualize_apic_accesses | (full ? full_controls : 0);
         } else if (mode == ApicMode::x2apic && capabilities_.virtual_x2apic) {
             controls = secondary::virtualize_x2apic_mode | (full ? full_controls : 0);
+        } else if (mode == ApicMode::moved) {
+            // Its interrupts are delivered as ever; its registers are reached by EPT violations.
+            controls = full ? full_controls : 0;
         }
+    }
+    // Elsewhere the page would be memory of the VM's, in place of a hole.
+    const bool in_place = (controls & secondary::virtualize_apic_accesses) != 0 ||
+                          parameters_.nested_root_without_apic == HostPhysical{};
+    const HostPhysical root = in_place ? parameters_.nested_root : parameters_.nested_root_without_apic;
+    if (root != nested_root_) {
+        nested_root_ = root;
+        vmcs::write(vmcs::ept_pointer, ept_pointer());
     }
     const u32 value = (secondary_ & ~apic_controls) | controls;
     if (value != secondary_) {

@@ -146,6 +146,15 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     if (auto r = check(exit_word, c.exit, exit_names); !r) return std::unexpected(r.error());
     if (auto r = check(entry_word, c.entry, entry_names); !r) return std::unexpected(r.error());
 
+    // Every processor with unrestricted guest has it. The local APIC's timer would do for guests
+    // that let interrupts exit, at the price of two MSR writes an entry.
+    c.preemption_timer = c.pin.allows(pin_based::preemption_timer);
+    if (!c.preemption_timer)
+        return fail(
+            "HV-E202: the processor lacks the VMX-preemption timer (pin-based controls bit 38), without "
+            "which "
+            "a guest could keep its core for ever");
+
     c.revision = static_cast<u32>(extract(msrs.basic, 30, 0));
     const u64 vmcs_size = extract(msrs.basic, 44, 32);
     if (vmcs_size == 0 || vmcs_size > page_size) {
@@ -211,7 +220,6 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     c.virtual_x2apic = c.tpr_shadow && has2(secondary::virtualize_x2apic_mode);
     c.apic_register = c.tpr_shadow && has2(secondary::apic_register_virtualization);
     c.virtual_interrupts = c.tpr_shadow && has2(secondary::virtual_interrupt_delivery);
-    c.preemption_timer = c.pin.allows(pin_based::preemption_timer);
     c.pml = has2(secondary::enable_pml);
     c.xsaves = has2(secondary::enable_xsaves);
     c.invpcid = has2(secondary::enable_invpcid);

@@ -443,3 +443,36 @@ TEST_CASE("a nested table and a host table do not take each other's addresses") 
     STATIC_REQUIRE(std::is_invocable_v<decltype(&NestedPageTable::lookup), NestedPageTable, GuestPhysical>);
     STATIC_REQUIRE_FALSE(std::is_convertible_v<HostPageTable, NestedPageTable>);
 }
+
+TEST_CASE("a branch translates alike but on the way to its address") {
+    for (const PagingFormat* format : formats) {
+        FakeTableMemory memory(*format);
+        PageTableAlgorithm table(*format, memory, PageTableAlgorithm::make_root(*format, memory).value());
+        constexpr u64 apic = 0xFEE00000, base = 3 * gib;
+        REQUIRE(table.map(0, HostPhysical(gib), 4 * mib, {.permissions = read_write}));
+        REQUIRE(table.map(5 * gib, HostPhysical(2 * gib), 4 * kib, {.permissions = read_write}));
+        const bool deep = format == &npt_paging;  // with a table at each level of the way
+        if (deep) REQUIRE(table.map(apic + 0x1000, HostPhysical(0x5000), 0x1000, {.permissions = read_only}));
+
+        memory.fail_at = memory.allocations() + 1;
+        const usize before = memory.live();
+        CHECK_FALSE(table.branch(apic));
+        CHECK(memory.live() == before);
+        memory.fail_at = ~u64{0};
+
+        const auto root = table.branch(apic);
+        REQUIRE(root);
+        CHECK(memory.live() == before + (deep ? 4 : 2));
+        const PageTableAlgorithm other(*format, memory, *root);
+        CHECK(other.checksum() == table.checksum());
+        REQUIRE(table.map(apic, HostPhysical(0x9000), 0x1000, {.permissions = read_write}));
+        CHECK(table.lookup(apic)->physical == HostPhysical(0x9000));
+        CHECK_FALSE(other.lookup(apic));
+        CHECK(other.lookup(apic + 0x1000).has_value() == deep);
+        for (const u64 address : {u64{0}, 4 * mib - page_size, 5 * gib, base})
+            CHECK(other.lookup(address) == table.lookup(address));
+        // Tables that both have show the same later on, too.
+        REQUIRE(table.map(5 * gib + page_size, HostPhysical(0x3000), page_size, {.permissions = read_write}));
+        CHECK(other.lookup(5 * gib + page_size) == table.lookup(5 * gib + page_size));
+    }
+}

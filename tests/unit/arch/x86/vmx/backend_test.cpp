@@ -537,6 +537,38 @@ TEST_CASE("With less hardware there is less assistance") {
     }
 }
 
+TEST_CASE("The page at FEE00000h is there while an xAPIC is, and only then") {
+    Bench bench;
+    bench.parameters.nested_root_without_apic = HostPhysical(0x7000);
+    bench.backend = std::make_unique<Backend>(bench.capabilities, bench.parameters);
+    Backend& b = *bench.backend;
+    REQUIRE(b.prepare(test_host).has_value());
+    b.load();
+    constexpr u64 flags = 3 << 3 | 6;  // four levels, write-back
+    constexpr u64 with = 0x6000 | flags, without = 0x7000 | flags;
+    CHECK(bench.fake[vmcs::ept_pointer] == without);
+    const struct {
+        ApicMode mode;
+        u64 pointer;
+    } steps[] = {{ApicMode::xapic, with},       {ApicMode::moved, without}, {ApicMode::xapic, with},
+                 {ApicMode::disabled, without}, {ApicMode::xapic, with},    {ApicMode::x2apic, without}};
+    for (const auto& step : steps) {
+        b.set_apic_mode(step.mode);
+        CHECK(bench.fake[vmcs::ept_pointer] == step.pointer);
+        CHECK(bench.violation_text() == "");
+    }
+    // Where it has been moved to, its registers are reached by software, its interrupts delivered as ever.
+    b.set_apic_mode(ApicMode::moved);
+    CHECK(b.apic_assist() == ApicAssist::full);
+    CHECK((bench.fake[vmcs::secondary_controls] &
+           (secondary::virtualize_apic_accesses | secondary::virtualize_x2apic_mode)) == 0);
+    // What the processor may have kept of either table goes.
+    bench.fake.operations.clear();
+    b.flush_translations();
+    CHECK(bench.fake.operations == std::vector<std::string>{"invept 1 " + std::to_string(with),
+                                                            "invept 1 " + std::to_string(without)});
+}
+
 TEST_CASE("Virtual interrupts and EOI exits") {
     Bench bench;
     Backend& b = *bench.backend;

@@ -53,6 +53,14 @@ TEST_CASE("The emulated Haswell lacks what came later") {
     CHECK(c->full_x2apic());
 }
 
+TEST_CASE("Without the preemption timer a guest could keep its core: refused, by name") {
+    CapabilityMsrs msrs = machines::haswell;
+    msrs.pinbased &= ~(bit(32) << 6);
+    const auto c = decide_capabilities(msrs);
+    REQUIRE_FALSE(c.has_value());
+    CHECK(error_of(c).find("HV-E202: the processor lacks the VMX-preemption timer") == 0);
+}
+
 TEST_CASE("A Penryn is refused for want of EPT, by name") {
     const auto c = decide_capabilities(machines::penryn);
     REQUIRE_FALSE(c.has_value());

@@ -53,7 +53,7 @@ TEST_CASE("The reset state passes all checks, on every machine and with every ch
             Bench bench(msrs,
                         {.vpid = on, .apic_virtualization = on, .pause_loop_exiting = on, .xsaves = on});
             CHECK(bench.violation_text() == "");
-            for (ApicMode mode : {ApicMode::xapic, ApicMode::x2apic, ApicMode::disabled}) {
+            for (ApicMode mode : {ApicMode::xapic, ApicMode::x2apic, ApicMode::moved, ApicMode::disabled}) {
                 bench.backend->set_apic_mode(mode);
                 CHECK(bench.violation_text() == "");
             }
