@@ -26,7 +26,11 @@ struct alignas(64) CoreEntry {
     CoreMailbox<CoreWork> mailbox;
     std::atomic<u64> heartbeat{0};
     std::atomic<CoreActivity> activity{CoreActivity::working};
-    CoreWatch watch;                // core 0's
+    CoreWatch watch;            // core 0's
+    bool silent = false;        // likewise: nothing is asked of it
+    bool where_wanted = false;  // likewise: an NMI is to tell where it is
+    CoreWatch watch_of_first;   // its own, of core 0
+    u64 next_watch_of_first = 0;
     bool kick_was_pending = false;  // core 0's: when it last looked
 
     std::atomic<u64> kicks_sent{0}, kicks_merged{0}, nmis_sent{0};

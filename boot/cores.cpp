@@ -5,6 +5,7 @@
 #include "arch/x86/cpu/traps.hpp"
 #include "boot/core_table.hpp"
 #include "drivers/vectors.hpp"
+#include "kernel/base/line_sink.hpp"
 
 namespace bulkhead {
 
@@ -14,6 +15,13 @@ u32 core_table_size = 0;
 drivers::LocalApic* the_local_apic = nullptr;
 
 namespace {
+
+// What is silent when it is looked at falls silent up to a look before, and is told up to a look late: so it
+// is within a second.
+constexpr u64 looks_per_second = 10;
+// Silent for so long, a core is given up, and the VMs on it; core 0, which may clear gigabytes meanwhile, has
+// more time.
+constexpr u64 lost_seconds = 5, first_core_seconds = 20;
 
 u64 tsc_hz = 0;
 u64 next_watch = 0;
@@ -113,6 +121,7 @@ Result<> run_on_core(unsigned core, CoreWork& work) {
     }
     if (!core_online(core)) return fail("core {} is offline: {}", core, core_info(core).reason);
     CoreEntry& entry = core_table[core];
+    if (entry.silent) return fail("HV-E043: core {} is silent", core);
     if (!entry.mailbox.post(work)) return fail("core {} is at work on another request", core);
     const u64 start = cpu::read_tsc_ordered();
     u64 next_nmi = start + tsc_hz / nmi_parts;
@@ -147,10 +156,37 @@ void note_activity(CoreActivity activity) {
     core.activity.store(activity, std::memory_order_release);
 }
 
-void watch_cores(Logger& log) {
+namespace {
+
+// Into the log, line by line.
+class LogLines final : public LineSink {
+  public:
+    explicit LogLines(Logger& log) : log_(log) {}
+
+  private:
+    void line(std::string_view text) override { log_.error("HV-E043:{}", text); }
+    Logger& log_;
+};
+
+// The NMI that was sent when it fell silent has been taken long ago, or is not taken at all.
+void tell_where(u32 number, const CoreEntry& core, Logger& log) {
+    const NmiPlace place = nmi_place(number);
+    if (core.nmi_pending.load(std::memory_order_acquire) || place.rip == 0) {
+        log.error("HV-E043: core {} takes no NMI, either", number);
+        return;
+    }
+    log.error("HV-E043: core {} is at:", number);
+    LogLines lines(log);
+    print_backtrace(lines, place.rip, place.rbp);
+}
+
+}  // namespace
+
+u64 watch_cores(Logger& log) {
     const u64 now = cpu::read_tsc();
-    if (now < next_watch) return;
-    next_watch = now + tsc_hz / 10;
+    if (now < next_watch) return 0;
+    next_watch = now + tsc_hz / looks_per_second;
+    u64 lost = 0;
     for (u32 i = 0; i < core_table_size; ++i) {
         CoreEntry& core = core_table[i];
         if (i == cpu_index() || !core.start.online()) continue;
@@ -161,15 +197,38 @@ void watch_cores(Logger& log) {
         core.kick_was_pending = kicked;
         const CoreSign sign{.heartbeat = core.heartbeat.load(std::memory_order_relaxed),
                             .accountable = working || kicked};
-        switch (core.watch.look(now, sign, tsc_hz)) {
+        if (core.where_wanted) {
+            core.where_wanted = false;
+            tell_where(i, core, log);
+        }
+        switch (core.watch.look(now, sign, tsc_hz - 2 * tsc_hz / looks_per_second, lost_seconds * tsc_hz)) {
             case CoreWatch::Verdict::fine: break;
             case CoreWatch::Verdict::silent:
                 log.error("HV-E043: core {} (APIC ID {}) has been silent for a second {}", i, core.apic_id,
                           working ? "in the hypervisor" : "though it was sent an interrupt");
+                core.silent = core.where_wanted = true;
+                kick_by_nmi(core);
                 break;
-            case CoreWatch::Verdict::recovered: log.warning("core {} goes on", i); break;
+            case CoreWatch::Verdict::lost: lost |= bit(i); break;
+            case CoreWatch::Verdict::recovered:
+                core.silent = core.where_wanted = false;
+                log.warning("core {} goes on", i);
+                break;
         }
     }
+    return lost;
+}
+
+void watch_first_core() {
+    CoreEntry& here = core_table[cpu_index()];
+    const u64 now = cpu::read_tsc();
+    if (now < here.next_watch_of_first) return;
+    here.next_watch_of_first = now + tsc_hz / looks_per_second;
+    const u64 heartbeat = core_table[0].heartbeat.load(std::memory_order_relaxed);
+    // It always has its timer armed, so it is always accountable once its loop has begun.
+    const CoreSign sign{.heartbeat = heartbeat, .accountable = heartbeat != 0};
+    if (here.watch_of_first.look(now, sign, first_core_seconds * tsc_hz) == CoreWatch::Verdict::silent)
+        panic("HV-E048: core 0 has made no progress for {} seconds; report this", first_core_seconds);
 }
 
 CoreCounters core_counters(unsigned core) {

@@ -45,8 +45,13 @@ enum class CoreActivity : u8 {
 void note_activity(CoreActivity activity);
 
 // For core 0's loop, at any rate: sends an NMI to cores in a guest that leave a kick unanswered; names cores
-// that have made no progress for a second in the log, once, and says when they go on.
-void watch_cores(Logger& log);
+// that have made no progress for a second in the log, once, and says when they go on; where they are, as an
+// NMI finds them, comes a moment later. Nothing is asked of them meanwhile. A bit is set for each that has
+// been silent for 5 seconds, once.
+[[nodiscard]] u64 watch_cores(Logger& log);
+// For the other cores' loops, at any rate: a panic if core 0 has made no progress for 20 seconds, once its
+// loop has begun.
+void watch_first_core();
 
 struct CoreCounters {
     u64 kicks_sent = 0;    // to this core

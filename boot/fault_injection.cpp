@@ -2,10 +2,14 @@
 
 #ifdef BULKHEAD_FAULT_INJECTION
 
+#include <atomic>
+
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/per_cpu.hpp"
+#include "boot/cores.hpp"
 #include "boot/kernel_space.hpp"
 #include "drivers/vectors.hpp"
 
@@ -46,6 +50,14 @@ void raise_machine_check(HostPhysical page) {
     return page;
 }
 
+// Until when a core is to hang: a TSC.
+std::atomic<u64> hang_until[max_cpus];
+
+void hang(unsigned core, u64 until) {
+    hang_until[core].store(until);
+    kick_core(core);
+}
+
 void strike(Fault fault, Host& host, const Management& vms) {
     switch (fault) {
         case Fault::unexpected_interrupt:
@@ -60,6 +72,10 @@ void strike(Fault fault, Host& host, const Management& vms) {
             for (u32 i = 0; i < StormGuard::most_in_a_second + 1; ++i)
                 asm volatile("int %0" : : "i"(host_vector::console_uart.raw()) : "memory");
             break;
+        case Fault::core_silent: hang(1, cpu::read_tsc() + 3 * host.tsc.hz); break;
+        case Fault::core_lost: hang(2, ~u64{0}); break;
+        case Fault::first_core_silent:
+            for (;;) cpu::pause();
         case Fault::general_protection: access(bit(63)); break;  // not canonical
         case Fault::page_fault: access(page_size); break;        // nothing is mapped low
         case Fault::invalid_opcode: asm volatile("ud2"); break;
@@ -73,6 +89,11 @@ void strike(Fault fault, Host& host, const Management& vms) {
 }
 
 }  // namespace
+
+[[gnu::noinline]] void hang_if_told(unsigned core) {
+    const u64 until = hang_until[core].exchange(0);
+    while (cpu::read_tsc() < until) cpu::pause();
+}
 
 void inject_next_fault(Host& host, const Management& vms) {
     for (auto i = static_cast<u8>(Fault::unexpected_interrupt); i < static_cast<u8>(Fault::count); ++i) {

@@ -9,5 +9,7 @@ namespace bulkhead {
 // Announces the next fault, or makes the one that was announced strike, until none is left. To be called when
 // the console has nothing to do, so that all that was to be said has been said.
 void inject_next_fault(Host& host, const Management& vms);
+// For the loops of the other cores: hangs here for as long as one of the faults has it.
+void hang_if_told(unsigned core);
 
 }  // namespace bulkhead

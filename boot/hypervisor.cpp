@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
@@ -279,6 +280,8 @@ std::atomic<bool> manager_ready = false;
         note_activity(CoreActivity::working);
         while (serve_core_requests()) {
         }
+        watch_first_core();
+        if constexpr (fault_injection) hang_if_told(core);
         const bool ready = manager_ready.load(std::memory_order_acquire);
         // A guest, too, goes only as far as the next interrupt.
         note_activity(CoreActivity::waiting);
@@ -286,7 +289,9 @@ std::atomic<bool> manager_ready = false;
             cpu::take_interrupts();
             continue;
         }
-        arm_timer(ready ? manager->next_turn(core) : never);
+        // Whoever has nothing to do has an eye on core 0; a core with a vCPU is left in peace.
+        const u64 look = ready && !manager->has_vcpus(core) ? cpu::read_tsc() + the_host->tsc.hz : never;
+        arm_timer(ready ? std::min(manager->next_turn(core), look) : never);
         cpu::enable_interrupts_and_halt();
         cpu::disable_interrupts();
     }
@@ -334,8 +339,10 @@ void run_hypervisor(Host& host) {
 
     const u64 slice = host.machine.tsc_hz() / slices_per_second;
     for (;;) {
+        note_activity(CoreActivity::working);
         bool busy = serve_console();
-        watch_cores(host.log);
+        for (u64 lost = watch_cores(host.log); lost != 0; lost &= lost - 1)
+            manager->lose_core(static_cast<unsigned>(std::countr_zero(lost)));
         watch_machine(host);
         busy = manager->attend() || busy;
         const u64 now = host.machine.tsc();

@@ -363,6 +363,8 @@ Result<> VmManager::start(VmId vm) {
             break;
         case VmState::shut_down:
         case VmState::crashed:
+            // Lest it be destroyed because it cannot be started.
+            if (auto detached = detach(*slot); !detached) return detached;
             if (auto made = slot->memory_lost ? renew(*slot) : Result<>(); !made) return made;
             break;
         default: return fail("{} is {} already", slot->config->name, name_of(slot->state));

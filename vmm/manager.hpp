@@ -60,6 +60,11 @@ class VmManager final : public Management, private Surroundings {
     bool run_core(unsigned core, u64 limit) { return cores_[core]->turn(limit); }
     [[nodiscard]] u64 next_turn(unsigned core) const { return cores_[core]->next_turn(); }
 
+    // Whether any vCPU belongs to that core. Any core.
+    [[nodiscard]] bool has_vcpus(unsigned core) const { return cores_[core]->size() != 0; }
+    // The core answers no more: VMs that have a vCPU there are stopped.
+    void lose_core(unsigned core);
+
     // Management.
     HostInfo host() const override { return host_.info(); }
     u64 nanoseconds() const override { return nanoseconds_at(machine_.tsc()); }

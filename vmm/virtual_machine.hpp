@@ -160,6 +160,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     void triple_fault(Vcpu& vcpu);
     // The VM stops by a fault: its own, or what we cannot emulate. `why` is for the operator.
     void crash(Vcpu& vcpu, std::string_view why);
+    // Stopped by what happens around it. Any core.
+    void give_up(std::string_view why) { stop(StopReason::crashed, why); }
 
     // --- For the operator ---
 

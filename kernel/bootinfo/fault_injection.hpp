@@ -41,6 +41,9 @@ enum class Fault : u8 {
     corrected_machine_check,  // a bank of error registers holds a corrected error
     memory_of_vm,             // #MC: uncorrected, in RAM of the last VM that is created
     interrupt_storm,          // the console's UART interrupts without end
+    core_silent,              // core 1 hangs for three seconds
+    core_lost,                // core 2 hangs for ever
+    first_core_silent,        // as does core 0
     general_protection,
     page_fault,
     invalid_opcode,

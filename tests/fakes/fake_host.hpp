@@ -57,6 +57,11 @@ class FakeHost final : public HostServices {
     [[nodiscard]] bool page_faults(HostPhysical physical) const override {
         return reads_nothing || !permissions_at(physical.raw()).read;
     }
+    [[nodiscard]] Result<> run_on(unsigned, CoreWork& work) override {
+        if (core_is_silent) return fail("the core is silent");
+        work.run();
+        return {};
+    }
     [[nodiscard]] bool survive_machine_check() override { return machine_check_survived; }
     [[nodiscard]] bool lost_memory_in(HostPhysical start, u64 length) const override {
         return lost.any_in(start, length);
@@ -101,6 +106,7 @@ class FakeHost final : public HostServices {
     unsigned reboots = 0, power_offs = 0;
     unsigned cores = 1, core = 0;  // of the machine, and on which the test is
     LostPages lost;
+    bool core_is_silent = false;
     bool machine_check_survived = true;
     std::vector<u64> own_pages_lost;
 

@@ -185,6 +185,44 @@ def lost_memory(system, vm, page, bank, status):
     talks(system, vm)
 
 
+WATCHED = "".join(f"""\
+[vm.on{core}]
+kernel = "echo"
+memory.max = "8M"
+cpuset.cpus = "{core}"
+
+""" for core in range(3))
+
+
+def seconds(system, pattern):
+    """The time stamp of a line of the log."""
+    return float(re.search(r"\[ *([\d.]+)\] " + pattern + r"$", system.command("dmesg"), re.MULTILINE)[1])
+
+
+def silent_cores(machine):
+    """A core that hangs is named within a second, with where it is; its VM goes on when it does, and is stopped when it
+    does not. The first core is watched by the one that has nothing to do."""
+    with boot(machine, "core-silent,core-lost", WATCHED, cpus=4, **support.real_time(machine)) as system:
+        system.prompt()
+        for core, fault in ((1, "core-silent"), (2, "core-lost")):
+            named = rf"error: HV-E043: core {core} \(APIC ID \d+\) has been silent for a second in the hypervisor"
+            told(system, named, rf"error: HV-E043: core {core} is at:")
+            after = seconds(system, named) - seconds(system, f"warning: injecting: {fault}")
+            check(0.5 < after < 1.3, f"{fault} is noticed after {after:.2f} s")
+        told(system, r"error: HV-E043: +0x[0-9a-f]{16} hang_if_told[^ ]*\+0x[0-9a-f]+", r"warning: core 1 goes on")
+        system.wait_until(lambda: system.vm("on2")["state"] == "crashed", "the VM on the core that is lost is stopped")
+        check(system.json("info on2")["reason"] == "core 2, on which it runs, does not answer", "with its cause")
+        check("is silent" in system.command("start on2"), "and cannot be started")
+        for vm in ("on0", "on1"):
+            talks(system, vm)
+    with boot(machine, "first-core-silent", WATCHED, cpus=4, **support.real_time(machine)) as system:
+        system.expect(r"injecting: first-core-silent")
+        system.expect(r"HV-E048: core 0 has made no progress for 20 seconds; report this\r\n")
+        system.expect(r"CPU 0 was at:\r\n +0x[0-9a-f]{16} [^\r\n]*(strike|inject_next_fault)")
+        system.expect(r"All cores are stopped\.\r\n")
+        print("ok: another core tells that core 0 hangs, and where", flush=True)
+
+
 def stuck_uart(system):
     """No byte of a stuck UART's is lost, and nobody waits for it: the screen shows how far the boot has come."""
     def shows(text):
@@ -244,6 +282,7 @@ def test(machine):
             panics(machine, fault)
         panics(machine, "assertion", options="panic=reset")
     goes_on(machine)
+    silent_cores(machine)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Handler handlers[256];
 void (*unexpected_handler)(Vector) = nullptr;
 bool (*nmi_handler)() = nullptr;
 PerCpu<TrapCounters> counters;
+PerCpu<NmiPlace> nmi_places;
 
 struct Fixup {
     u64 fault;
@@ -76,6 +77,10 @@ void count_spurious_interrupt() {
     ++counters->spurious_interrupts;
 }
 
+NmiPlace nmi_place(u32 cpu) {
+    return nmi_places.of(cpu);
+}
+
 TrapCounters trap_counters(u32 cpu) {
     return counters.of(cpu);
 }
@@ -85,6 +90,7 @@ extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
         dispatch_interrupt(Vector(static_cast<u8>(frame->vector)));
     } else if (frame->vector == 2) {
         if (panic_in_progress()) freeze_for_panic(*frame);
+        *nmi_places = {.rip = frame->rip, .rbp = frame->rbp};
         dispatch_nmi();
     } else if (frame->vector == machine_check_vector && survive_machine_check()) {
         ++counters->machine_checks;

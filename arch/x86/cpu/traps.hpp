@@ -26,6 +26,11 @@ void dispatch_interrupt(Vector vector);
 // counted.
 void set_nmi_handler(bool (*handler)());
 void dispatch_nmi();
+// Where a core was when it took its last NMI; all zero: it has taken none.
+struct NmiPlace {
+    u64 rip = 0, rbp = 0;
+};
+[[nodiscard]] NmiPlace nmi_place(u32 cpu);
 
 struct TrapCounters {
     u64 interrupts = 0;             // through the IDT or dispatch_interrupt()

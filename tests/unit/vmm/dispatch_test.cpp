@@ -147,12 +147,11 @@ TEST_CASE("an xAPIC that is moved is told to the hardware, and answers at its ne
         bench.exit(msr_exit(MsrIndex(0x1B), true));
     };
     constexpr u64 on = apic::base_enable | apic::base_bsp;
-    // MOV EAX, [RSI]; in 16-bit code with a 32-bit address and operand.
+    // MOV EAX, [ESI]
     const auto read = [&](u64 address) {
-        bench.put(VmBench::code, {0x66, 0x67, 0x8B, 0x06});
+        bench.put(VmBench::code, {0x8B, 0x06});
         bench.cpu().write(Register::rip, VmBench::code);
         r.rsi = address;
-        bench.cpu().segments[static_cast<unsigned>(SegmentName::ds)].limit = 0xFFFF'FFFF;
         bench.exit(nested(address, false));
         return static_cast<u32>(r.rax);
     };

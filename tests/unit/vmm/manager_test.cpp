@@ -1018,3 +1018,34 @@ TEST_CASE("lost memory that is free goes out of use; what is no VM's is the hype
     CHECK(world.state(0) == VmState::running);
     CHECK(world.turn());
 }
+
+TEST_CASE("VMs on a core that does not answer are stopped, and can be dealt with once it does") {
+    World world;
+    world.vm("one");
+    world.vm("two").autostart = false;
+    world.adopt();
+    const u64 free = world.units->free_units();
+    REQUIRE(world.turn());
+    world.host.core_is_silent = true;
+    world.manager->lose_core(1);  // where nobody runs
+    CHECK(world.state(0) == VmState::running);
+    world.manager->lose_core(0);
+    CHECK(world.state(0) == VmState::crashed);
+    CHECK(world.reason(0) == "core 0, on which it runs, does not answer");
+    CHECK(world.observer.lines.back() == "VM one crashed: core 0, on which it runs, does not answer");
+    CHECK(world.state(1) == VmState::off);
+    world.manager->lose_core(0);
+    CHECK(world.observer.lines.size() == 2);
+    // Its memory may be in use.
+    CHECK(text_of(world.manager->start(VmId(0))) == "the core is silent");
+    CHECK(world.units->free_units() == free);
+
+    // The core goes on: the vCPU finds its VM stopped, and never enters the guest again.
+    world.host.core_is_silent = false;
+    const usize entries = world.cpu(0).entries.size();
+    for (int i = 0; i < 3; ++i) (void)world.turn();
+    CHECK(world.cpu(0).entries.size() == entries);
+    CHECK(text_of(world.manager->start(VmId(0))) == "fine");
+    CHECK(world.turn());
+    CHECK(world.cpu(0).entries.size() > entries);
+}

@@ -49,3 +49,20 @@ TEST_CASE("a watcher that was away for long does not hold it against a core that
     REQUIRE(watch.look(50 * limit + 10, {.heartbeat = 5, .accountable = true}, limit) == Verdict::fine);
     REQUIRE(watch.look(51 * limit, {.heartbeat = 5, .accountable = true}, limit) == Verdict::silent);
 }
+
+TEST_CASE("a core that stays silent is first reported, then lost, each once until it goes on") {
+    CoreWatch watch;
+    const CoreSign sign{.heartbeat = 5, .accountable = true};
+    const auto look = [&](u64 now) { return watch.look(now, sign, limit, 5 * limit); };
+    REQUIRE(look(0) == Verdict::fine);
+    REQUIRE(look(limit) == Verdict::silent);
+    REQUIRE(look(5 * limit - 1) == Verdict::fine);
+    REQUIRE(look(5 * limit) == Verdict::lost);
+    REQUIRE(look(50 * limit) == Verdict::fine);
+    REQUIRE(watch.look(51 * limit, {.heartbeat = 6, .accountable = true}, limit, 5 * limit) ==
+            Verdict::recovered);
+    REQUIRE(watch.look(52 * limit, {.heartbeat = 6, .accountable = true}, limit, 5 * limit) ==
+            Verdict::silent);
+    // A watcher that was away tells one after the other.
+    REQUIRE(watch.look(90 * limit, {.heartbeat = 6, .accountable = true}, limit, 5 * limit) == Verdict::lost);
+}

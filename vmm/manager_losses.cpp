@@ -1,4 +1,5 @@
-// Memory that the hardware has lost: the VM that has it stops, and nobody gets it again.
+// What the hardware has lost. Memory: the VM that has it stops, and nobody gets it again. A core: the VMs
+// that run there stop.
 #include "vmm/manager.hpp"
 
 namespace bulkhead {
@@ -68,17 +69,30 @@ void VmManager::crash(VmSlot& slot, std::string_view reason) {
     slot.state = VmState::crashed;
     slot.reason = reason;
     slot.restart_at = 0;
-    if (auto detached = detach(slot); !detached) {
-        slot.reason = detached.error().text;
-        report(slot, slot.reason);
-        return;
-    }
+    FixedString<240> text;
+    print(text, "crashed: {}", slot.reason);
+    provisioner_.enter(slot);
+    // Should a core not give its vCPU back now, the vCPU finds the VM stopped when it goes on. Until then
+    // nothing else can be done to the VM.
+    slot.machine->give_up(reason);
+    if (auto detached = detach(slot); !detached) return report(slot, text);
     slot.stop_pending.store(false, std::memory_order_relaxed);
     provisioner_.enter(slot);
     if (ran) slot.machine->pause();
-    FixedString<240> text;
-    print(text, "crashed: {}", slot.reason);
     follow(slot, slot.config->on_crash, text);
+}
+
+void VmManager::lose_core(unsigned core) {
+    for (usize i = 0; i < slot_count_; ++i) {
+        VmSlot& slot = slots_[i];
+        if (slot.state != VmState::running && slot.state != VmState::paused) continue;
+        bool concerned = false;
+        for (const VcpuThread& thread : slot.vcpus()) concerned = concerned || thread.core.load() == core;
+        if (!concerned) continue;
+        FixedString<200> reason;
+        print(reason, "core {}, on which it runs, does not answer", core);
+        crash(slot, reason);
+    }
 }
 
 Result<> VmManager::renew(VmSlot& slot) {
