@@ -69,7 +69,7 @@ kernel = "spin"
 memory.max = "8M"
 autostart = false
 """
-MODULES = [(support.guest(name), name) for name in ("echo", "spin")]
+MODULES = [(support.guest(name), name) for name in ("echo", "spin", "halt")]
 
 
 def boot(machine, faults, config=CONFIG, modules=MODULES, options="", **machine_options):
@@ -187,7 +187,7 @@ def lost_memory(system, vm, page, bank, status):
 
 WATCHED = "".join(f"""\
 [vm.on{core}]
-kernel = "echo"
+kernel = "{'halt' if core else 'echo'}"
 memory.max = "8M"
 cpuset.cpus = "{core}"
 
@@ -208,13 +208,14 @@ def silent_cores(machine):
             named = rf"error: HV-E043: core {core} \(APIC ID \d+\) has been silent for a second in the hypervisor"
             told(system, named, rf"error: HV-E043: core {core} is at:")
             after = seconds(system, named) - seconds(system, f"warning: injecting: {fault}")
-            check(0.5 < after < 1.3, f"{fault} is noticed after {after:.2f} s")
+            # QEMU's time is the host's, whose own load may hold a core.
+            check(0.5 < after < (1.3 if machine == "skylake" else 30), f"{fault} is noticed after {after:.2f} s")
         told(system, r"error: HV-E043: +0x[0-9a-f]{16} hang_if_told[^ ]*\+0x[0-9a-f]+", r"warning: core 1 goes on")
         system.wait_until(lambda: system.vm("on2")["state"] == "crashed", "the VM on the core that is lost is stopped")
         check(system.json("info on2")["reason"] == "core 2, on which it runs, does not answer", "with its cause")
         check("is silent" in system.command("start on2"), "and cannot be started")
-        for vm in ("on0", "on1"):
-            talks(system, vm)
+        check(system.vm("on1")["state"] in ("running", "blocked"), "the one on the core that goes on is not")
+        talks(system, "on0")
     with boot(machine, "first-core-silent", WATCHED, cpus=4, **support.real_time(machine)) as system:
         system.expect(r"injecting: first-core-silent")
         system.expect(r"HV-E048: core 0 has made no progress for 20 seconds; report this\r\n")
