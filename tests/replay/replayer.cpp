@@ -299,6 +299,7 @@ class Factory final : public BackendFactory {
 class World final : public Surroundings {
   public:
     void serial_output(u16, u8) override {}
+    bool survives_machine_check(u16) override { return false; }
     void wake(u16, unsigned) override {}
 };
 

@@ -208,8 +208,9 @@ def silent_cores(machine):
             named = rf"error: HV-E043: core {core} \(APIC ID \d+\) has been silent for a second in the hypervisor"
             told(system, named, rf"error: HV-E043: core {core} is at:")
             after = seconds(system, named) - seconds(system, f"warning: injecting: {fault}")
-            # QEMU's time is the host's, whose own load may hold a core.
-            check(0.5 < after < (1.3 if machine == "skylake" else 30), f"{fault} is noticed after {after:.2f} s")
+            # It is announced up to some turns of the console before it strikes. QEMU's time is the host's, whose own load
+            # may hold a core.
+            check(0.5 < after < (2 if machine == "skylake" else 30), f"{fault} is noticed {after:.2f} s after its announcement")
         told(system, r"error: HV-E043: +0x[0-9a-f]{16} hang_if_told[^ ]*\+0x[0-9a-f]+", r"warning: core 1 goes on")
         system.wait_until(lambda: system.vm("on2")["state"] == "crashed", "the VM on the core that is lost is stopped")
         check(system.json("info on2")["reason"] == "core 2, on which it runs, does not answer", "with its cause")
