@@ -64,13 +64,18 @@ Deferred<HostPageTable> table;
 
 [[nodiscard]] Result<> map_data() {
     HostVirtual from = at(data_start);
+    const auto map_to = [&](u64 guard) {
+        auto mapped = map_image(from, HostVirtual(guard), read_write);
+        from = HostVirtual(guard) + page_size;
+        return mapped;
+    };
+    // In the order in which the linker script has them.
     for (const CpuStacks& stacks : cpu_stacks) {
         for (const u64 offset : stack_guard_offsets) {
-            const HostVirtual guard(reinterpret_cast<u64>(&stacks) + offset);
-            if (auto mapped = map_image(from, guard, read_write); !mapped) return mapped;
-            from = guard + page_size;
+            if (auto mapped = map_to(reinterpret_cast<u64>(&stacks) + offset); !mapped) return mapped;
         }
     }
+    if (auto mapped = map_to(reinterpret_cast<u64>(first_stack.guard)); !mapped) return mapped;
     return map_image(from, at(data_end), read_write);
 }
 

@@ -76,6 +76,10 @@ endforeach()
 # Checks of the source itself.
 add_test(NAME check.includes COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/check_includes.py)
 add_test(NAME check.mutations COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/mutate.py --anchors)
+if(BULKHEAD_IMAGE)
+  add_test(NAME check.stacks COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/scripts/stack_use.py
+           $<TARGET_FILE:bulkhead.elf>)
+endif()
 add_test(NAME check.format COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_format.sh)
 add_test(NAME check.tidy COMMAND ${PROJECT_SOURCE_DIR}/scripts/check_tidy.sh ${PROJECT_BINARY_DIR})
 set_tests_properties(check.tidy PROPERTIES TIMEOUT 900 COST 500)

@@ -74,7 +74,7 @@ void fill_task_state(u32 cpu) {
     TaskState& tss = task_states.of(cpu);
     CpuStacks& stacks = cpu_stacks[cpu];
     tss = {};
-    tss.rsp[0] = reinterpret_cast<u64>(stacks.main) + sizeof(stacks.main);
+    tss.rsp[0] = main_stack_top(cpu);
     tss.ist[ist_double_fault - 1] = end_of(stacks.double_fault);
     tss.ist[ist_nmi - 1] = end_of(stacks.nmi);
     tss.ist[ist_machine_check - 1] = end_of(stacks.machine_check);

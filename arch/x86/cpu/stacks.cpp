@@ -4,8 +4,20 @@ namespace bulkhead {
 
 // In .bss; the linker script keeps them at the start of it.
 [[gnu::section(".bss..stacks")]] CpuStacks cpu_stacks[max_cpus];
+[[gnu::section(".bss..stacks.first")]] FirstStack first_stack;
+
+u64 main_stack_top(u32 cpu) {
+    if (cpu == 0) return reinterpret_cast<u64>(first_stack.main) + sizeof(first_stack.main);
+    return reinterpret_cast<u64>(cpu_stacks[cpu].main) + sizeof(cpu_stacks[cpu].main);
+}
 
 std::optional<StackPlace> find_stack(u64 address) {
+    if (const u64 first = reinterpret_cast<u64>(&first_stack); address - first < sizeof(FirstStack)) {
+        return StackPlace{.cpu = 0,
+                          .name = "main",
+                          .guard = address - first < sizeof(first_stack.guard),
+                          .top = main_stack_top(0)};
+    }
     const u64 base = reinterpret_cast<u64>(cpu_stacks);
     if (address < base || address - base >= sizeof(cpu_stacks)) return std::nullopt;
 

@@ -20,9 +20,22 @@ struct alignas(page_size) CpuStacks {
     u8 guard_main[page_size];
     u8 main[4 * page_size];
 };
-static_assert(sizeof(CpuStacks) == 44 * kib, "linker.ld places the first stack by this size");
+static_assert(sizeof(CpuStacks) == 44 * kib, "core_entry.asm finds a core's stack by this size");
 
 extern "C" CpuStacks cpu_stacks[max_cpus];
+
+// Core 0 manages and serves the console, which goes deeper: its main stack is this one. How deep either goes,
+// scripts/stack_use.py computes; no more than half of each is used.
+struct alignas(page_size) FirstStack {
+    u8 guard[page_size];
+    u8 main[10 * page_size];
+};
+static_assert(sizeof(FirstStack) == 44 * kib, "linker.ld places its end by this size");
+
+extern "C" FirstStack first_stack;
+
+// The end of the main stack of core `cpu`, where it begins.
+[[nodiscard]] u64 main_stack_top(u32 cpu);
 
 // What lies at an address among the stacks.
 struct StackPlace {
