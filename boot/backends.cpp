@@ -2,9 +2,11 @@
 
 #include <cstring>
 
+#include "arch/x86/cpu/branch_tracking.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "arch/x86/cpu/svm_cpu.hpp"
 #include "arch/x86/cpu/vmx_cpu.hpp"
 #include "arch/x86/regs/control.hpp"
@@ -23,11 +25,6 @@ Result<HostPhysical> take_page() {
     if (!page) return page;
     std::memset(kernel_table_memory().access(*page), 0, page_size);
     return page;
-}
-
-// CPUID leaf 7 EDX: 26 is IBPB (with IBRS), 28 is IA32_FLUSH_CMD.
-bool has_structured_feature(unsigned bit_number) {
-    return cpu::cpuid(0).eax >= 7 && has_bit(cpu::cpuid(7).edx, bit_number);
 }
 
 class VmxFactory final : public BackendFactory {
@@ -81,8 +78,7 @@ class VmxFactory final : public BackendFactory {
                 .extended_state = extended->base,
                 .processor_signature = cpu::cpuid(1).eax,
                 .physical_bits = static_cast<u8>(physical_address_bits()),
-                .branch_barrier = has_structured_feature(26),
-                .flush_l1d = has_structured_feature(28),
+                .guarded = mitigations().at_world_switch(),
                 .features = {.rdtscp = parameters.rdtscp, .invpcid = parameters.invpcid},
                 .memory = parameters.memory});
         if (!backend) return std::unexpected(backend.error());
@@ -158,7 +154,8 @@ class SvmFactory final : public BackendFactory {
                                      .tsc_aux = parameters.rdtscp,
                                      .asid = 1 + number % usable,
                                      .intercept_cr4 = (physical_cr4_features() & ~parameters.cr4_mask) != 0,
-                                     .signature = cpu::cpuid(1).eax});
+                                     .signature = cpu::cpuid(1).eax,
+                                     .guarded = mitigations().at_world_switch()});
         if (!backend) return std::unexpected(backend.error());
         return *backend;
     }
@@ -189,6 +186,8 @@ PerCpu<CorePages> core_pages;
 }
 
 Result<> start_vmx_on_this_core(const vmx::Capabilities& capabilities) {
+    // Not without: a guest's state would remain in force behind an exit.
+    if (capabilities.cet_state) track_indirect_branches();
     const HostPhysical region = core_pages->first;
     return enable_vmx(capabilities, region, reinterpret_cast<u8*>(kernel_table_memory().access(region)));
 }

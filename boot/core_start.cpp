@@ -8,6 +8,7 @@
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/memory_types.hpp"
 #include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "arch/x86/cpu/stacks.hpp"
 #include "boot/backends.hpp"
 #include "boot/core_table.hpp"
@@ -122,6 +123,7 @@ void call_on_cores() {
 
 [[nodiscard]] Result<> set_up_this_core() {
     if (auto r = configure_core(); !r) return r;
+    start_mitigations_on_this_core();
     enter_kernel_table();
     (void)adopt_memory_types();
     if (auto r = the_local_apic->enable_on_this_core(); !r) return r;

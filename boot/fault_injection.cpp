@@ -79,6 +79,9 @@ void strike(Fault fault, Host& host, const Management& vms) {
         case Fault::general_protection: access(bit(63)); break;  // not canonical
         case Fault::page_fault: access(page_size); break;        // nothing is mapped low
         case Fault::invalid_opcode: asm volatile("ud2"); break;
+        case Fault::indirect_branch:  // to no ENDBR64; nothing happens where branches are not tracked
+            asm volatile("leaq 1f(%%rip), %%rax; call *%%rax; 1: popq %%rax" : : : "rax", "memory");
+            break;
         // The page fault's frame cannot be pushed, either.
         case Fault::double_fault: asm volatile("movl $0x1800, %%esp; push %%rax" : : : "memory"); break;
         case Fault::stack_overflow: (void)recurse(100'000); break;

@@ -2,6 +2,7 @@
 
 #include "arch/x86/cpu/control_registers.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "drivers/vectors.hpp"
 
 namespace bulkhead {
@@ -129,6 +130,13 @@ void log_processor(Host& host) {
     features.append(" ");
     print_protections(features);
     host.log.info("features:{}", features.view());
+
+    FixedString<160> open;
+    for (const HazardReport& report : report_hazards(speculation_facts())) {
+        if (report.state != HazardReport::State::open) continue;
+        print(open, "{} {}", open.empty() ? "" : ",", report.hazard);
+    }
+    host.log.info("speculation: {}{}", open.empty() ? "all known hazards are met" : "open to", open.view());
 }
 
 }  // namespace

@@ -4,11 +4,13 @@
 #include <array>
 #include <bit>
 
+#include "arch/x86/cpu/branch_tracking.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/panic.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "boot/backends.hpp"
 #include "boot/cores.hpp"
 #include "boot/fault_injection.hpp"
@@ -53,7 +55,14 @@ class Services final : public HostServices {
         HostPhysical& current = *roots_;
         if (root == current) return;
         current = root;
+        switches_->enter(root, root == kernel_page_table().root());
         cpu::write_cr3(root.raw());
+    }
+    void before_guest() override { flush_for_guest(switches_->before_guest()); }
+    SpeculationFacts speculation_facts() const override { return bulkhead::speculation_facts(); }
+    Mitigations mitigations() const override { return bulkhead::mitigations(); }
+    u64 barriers_issued(unsigned core, Barrier barrier) const override {
+        return barrier_count_of(core, barrier);
     }
     const HostPageTable& kernel_table() const override { return kernel_page_table(); }
     Result<> map(const PhysicalRange& range, Permissions permissions) override {
@@ -112,6 +121,7 @@ class Services final : public HostServices {
   private:
     std::string_view backend_;
     PerCpu<HostPhysical> roots_;  // what CR3 holds; 0: not known
+    PerCpu<GuestSwitch> switches_;
 };
 Deferred<Services> services;
 
@@ -308,7 +318,8 @@ void run_hypervisor(Host& host) {
         host.console.flush();
         for (;;) cpu::enable_interrupts_and_halt();
     }
-    host.log.info("virtualisation: {}", (*factory)->name());
+    host.log.info("virtualisation: {}{}", (*factory)->name(),
+                  indirect_branches_tracked() ? "; indirect branches of the host are tracked (CET)" : "");
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);

@@ -7,6 +7,7 @@
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/panic.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "boot/host.hpp"
 #include "boot/hypervisor.hpp"
 #include "boot/kernel_space.hpp"
@@ -287,6 +288,7 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
 #ifdef BULKHEAD_FAULT_INJECTION
     injected_faults = options->faults;
 #endif
+    start_mitigations_on_this_core();
     if (options->on_panic == HostOptions::OnPanic::reset) panic_settings.reset = reset_machine;
     open_serial_console();
     open_screen();

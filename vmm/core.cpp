@@ -107,6 +107,7 @@ bool Core::has_core_to_itself(const VcpuThread& thread) const {
 void Core::run(VcpuThread& thread, u64 until) {
     load(thread);
     thread.vcpu->set_alone(has_core_to_itself(thread));
+    host_.before_guest();
     running_.store(&thread, std::memory_order_relaxed);
     const Vcpu::RunResult result = thread.vcpu->run(until);
     running_.store(nullptr, std::memory_order_relaxed);

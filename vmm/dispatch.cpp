@@ -11,7 +11,7 @@ namespace bulkhead {
 Vcpu::Handling Vcpu::dispatch(const Exit& exit) {
     switch (exit.reason) {
         case ExitReason::external_interrupt:
-        case ExitReason::host_nmi:
+        case ExitReason::host_nmi: turn_over_ = true; return Handling::handled;
         case ExitReason::preemption:
         case ExitReason::interrupt_window:
         case ExitReason::nmi_window:
@@ -334,6 +334,7 @@ Vcpu::Handling Vcpu::handle_debug_register(const Exit& exit) {
 // are the guest's own and go on to it unchanged.
 Vcpu::Handling Vcpu::handle_exception(const Exit& exit) {
     const Event& event = exit.exception.event;
+    turn_over_ = true;
     if (event.vector == exception::machine_check) {
         // The host's business. The core that manages the VM says more about it.
         if (!vm_.survives_machine_check()) crash("a machine check struck while it ran");

@@ -59,9 +59,6 @@ enum class ExitReason : u8 {
 [[nodiscard]] constexpr bool is_asynchronous(ExitReason reason) {
     return reason <= ExitReason::nmi_window;
 }
-[[nodiscard]] constexpr bool is_host_interrupt(ExitReason reason) {
-    return reason <= ExitReason::host_nmi;
-}
 
 // Why the host took the processor from a guest that had asked for nothing: neither by an instruction, nor by a
 // timer of its own, nor by an interrupt of its own machine or of its other processors.

@@ -87,6 +87,16 @@ class HostServices {
     [[nodiscard]] virtual std::optional<LostPage> take_lost_page() { return std::nullopt; }
     // It is neither a VM's nor free: the hypervisor's own, or nobody's.
     virtual void own_page_lost(const LostPage&) {}
+    // A guest is about to run on this core, in the address space it is in: flushes what another VM, or the
+    // kernel's work for one, may have left in the core, if anything (vmm/guest_switch.hpp).
+    virtual void before_guest() {}
+    [[nodiscard]] virtual SpeculationFacts speculation_facts() const { return {}; }
+    [[nodiscard]] virtual Mitigations mitigations() const { return {}; }
+    // How often the barrier was issued on that core.
+    [[nodiscard]] virtual u64 barriers_issued(unsigned core, Barrier barrier) const {
+        (void)core, (void)barrier;
+        return 0;
+    }
 
     [[nodiscard]] virtual HostInfo info() const = 0;
     // What the hypervisor itself takes of the machine's memory, in bytes.

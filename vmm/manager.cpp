@@ -245,6 +245,16 @@ void VmManager::report(const VmSlot& slot, std::string_view what) {
     if (observer_ != nullptr) observer_->vm_changed(text);
 }
 
+// Of what a guest can do without end, each time or now and then.
+void VmManager::report_again(VmSlot& slot, std::string_view what) {
+    if (!slot.lines.take(machine_.tsc(), machine_.tsc_hz())) return;
+    const u64 dropped = slot.lines.take_dropped();
+    if (dropped == 0) return report(slot, what);
+    FixedString<280> text;
+    print(text, "{} ({} lines like this were left out)", what, dropped);
+    report(slot, text);
+}
+
 // From any state in which it has a machine: it starts from the beginning.
 Result<> VmManager::power_on(VmSlot& slot) {
     if (auto detached = detach(slot); !detached) return detached;
@@ -308,15 +318,16 @@ void VmManager::after_stop(VmSlot& slot) {
 }
 
 void VmManager::follow(VmSlot& slot, LifecycleAction action, std::string_view text) {
-    report(slot, text);
     if (action == LifecycleAction::restart) {
+        report_again(slot, text);
         slot.state = VmState::running;
         // A guest that does nothing but reset itself would have the host clear its memory without end: it
         // gets a tenth of this core's time for that.
         slot.restart_at = slot.powered_on_at + std::max(machine_.tsc_hz() / 1000, 9 * slot.power_on_ticks);
-    } else if (action == LifecycleAction::destroy) {
-        (void)destroy(slot.id);
+        return;
     }
+    report(slot, text);
+    if (action == LifecycleAction::destroy) (void)destroy(slot.id);
 }
 
 void VmManager::restart(VmSlot& slot) {

@@ -104,6 +104,11 @@ class VmManager final : public Management, private Surroundings {
         now.free_units = provisioner_.units().free_units();
         return now;
     }
+    SpeculationFacts speculation_facts() const override { return host_.speculation_facts(); }
+    Mitigations mitigations() const override { return host_.mitigations(); }
+    u64 barriers_issued(unsigned core, Barrier barrier) const override {
+        return host_.barriers_issued(core, barrier);
+    }
     bool read_log(u64 sequence, LogEntry& entry) override { return log_.read(sequence, entry); }
     Result<> reboot() override { return host_.reboot(); }
     Result<> poweroff() override { return host_.power_off(); }
@@ -159,6 +164,7 @@ class VmManager final : public Management, private Surroundings {
     void restart(VmSlot& slot);
     void release(VmSlot& slot);
     void report(const VmSlot& slot, std::string_view what);
+    void report_again(VmSlot& slot, std::string_view what);
 
     HostServices& host_;
     const PhysicalMachine& machine_;

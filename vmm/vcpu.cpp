@@ -92,9 +92,9 @@ std::optional<Vcpu::RunResult> Vcpu::run_watched(u64& now, u64 deadline) {
     const Exit exit = enter(now, deadline);
     record(exit);
     handle(exit);
-    if (!is_asynchronous(exit.reason)) return std::nullopt;
-    after_asynchronous(exit.reason, now, deadline);
-    if (!is_host_interrupt(exit.reason)) return std::nullopt;
+    if (is_asynchronous(exit.reason)) after_asynchronous(exit.reason, now, deadline);
+    if (!turn_over_) return std::nullopt;
+    turn_over_ = false;
     return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
 }
 
@@ -139,9 +139,10 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
         if (events_possible()) deliver_events();
         const Exit exit = enter(now, deadline);
         handle(exit);
-        if (is_asynchronous(exit.reason)) [[unlikely]] {
+        if (is_asynchronous(exit.reason)) [[unlikely]]
             after_asynchronous(exit.reason, now, deadline);
-            if (!is_host_interrupt(exit.reason)) continue;
+        if (turn_over_) [[unlikely]] {
+            turn_over_ = false;
             return vm_.stopped() ? RunResult::stopped : RunResult::yielded;
         }
     }
@@ -177,8 +178,10 @@ void Vcpu::after_asynchronous(ExitReason reason, u64 now, u64 deadline) {
 
 // One exit: decides what becomes of it, and of the event whose delivery it broke off.
 void Vcpu::handle(const Exit& exit) {
-    if (exit.interrupted) [[unlikely]]
+    if (exit.interrupted) [[unlikely]] {
         interrupted_ = exit.interrupted;
+        turn_over_ = true;
+    }
     last_exit_ = exit.reason;
     last_code_ = exit.raw_code;
     if (vm_.apic_assist() == ApicAssist::none) {

@@ -168,6 +168,10 @@ class Vcpu final {
     std::atomic<bool> alone_{false};
     bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
     bool windows_ = false;      // the backend was asked for a window
+    // The exit was for an interrupt of the host's; or an exception, or broke off an event's delivery: the
+    // guest may have arranged for the next to strike before any instruction of its own, and with it before
+    // any interrupt of the host's is taken.
+    bool turn_over_ = false;
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
     std::optional<Event> deferred_{};     // an acknowledged interrupt that has yet to be delivered
     u64 timer_check_ = 0;                 // the physical TSC at which a timer is due

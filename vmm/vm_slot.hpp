@@ -6,6 +6,7 @@
 #include <atomic>
 #include <optional>
 
+#include "kernel/log/line_budget.hpp"
 #include "kernel/mem/compartment.hpp"
 #include "kernel/mem/page_pool.hpp"
 #include "kernel/mem/unit_allocator.hpp"
@@ -67,6 +68,7 @@ struct VmSlot {
     u64 power_on_ticks = 0;  // how long that took
     u64 restart_at = 0;      // the TSC at which a VM that reset itself starts anew; 0: it has not
     std::atomic<bool> stop_pending = false;  // it stopped from within; set by any core
+    LineBudget lines;                        // of the log, for what the guest does again and again
 
     VmMemory memory;
     bool memory_lost = false;  // the hardware has lost part of it: it is not to be used again

@@ -32,6 +32,7 @@ enum class Fault : u8 {
     vmxon,            // VMXON fails on core 0
     core_asleep,      // core 1 does not start
     core_vmxon,       // VMXON fails on core 2
+    every_barrier,    // the processor seems to need, and have, each barrier against speculation
     // When a VM is made.
     vm_entry,  // the control fields of the second VM are illegal
     // Once the console is there and has nothing to do; in this order, each once.
@@ -47,6 +48,7 @@ enum class Fault : u8 {
     general_protection,
     page_fault,
     invalid_opcode,
+    indirect_branch,  // to where no function begins, on a processor that tracks indirect branches
     double_fault,
     stack_overflow,
     assertion,

@@ -41,6 +41,7 @@ class FakeHost final : public HostServices {
         if (root != kernel_.root()) last_vm_root = root;
         show();
     }
+    void before_guest() override { guests.push_back(current_); }
     [[nodiscard]] const HostPageTable& kernel_table() const override { return kernel_; }
     [[nodiscard]] Result<> map(const PhysicalRange& range, Permissions permissions) override {
         if (maps++ == fail_map_at) return fail("the kernel has no page for a table");
@@ -109,6 +110,7 @@ class FakeHost final : public HostServices {
     bool core_is_silent = false;
     bool machine_check_survived = true;
     std::vector<u64> own_pages_lost;
+    std::vector<HostPhysical> guests;  // the address spaces in which guests were about to run
 
   private:
     // The kernel's tables lie beyond the memory that VMs get.

@@ -38,6 +38,7 @@ PANICS = {
     "page-fault": (UNEXPECTED + r"  #PF page fault \(vector 14\), error code 0x2, CR2 0x0000000000001000\r\n",
                    "main stack of CPU 0"),
     "invalid-opcode": (UNEXPECTED + r"  #UD invalid opcode \(vector 6\), error code 0x0,", "main stack of CPU 0"),
+    "indirect-branch": (UNEXPECTED + r"  #CP control protection \(vector 21\), error code 0x3,", "main stack of CPU 0"),
     "double-fault": (UNEXPECTED + r"  #DF double fault \(vector 8\), error code 0x0,", r"none of ours \(RSP 0x1800\)"),
     "stack-overflow": (OVERFLOW, "guard page below the main stack of CPU 0|main stack of CPU 0"),
     "machine-check": (r"HV-E012: machine check; the hypervisor's memory at 0x[0-9a-f]+ has an uncorrectable error "
@@ -124,8 +125,8 @@ def goes_on(machine):
         "skylake": "no-rsdp,deadline-silent",
         "epyc": "pm-timer-silent,uart-stuck",
     }[machine]
-    faults = at_start + (",vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,memory-of-vm,"
-                         "interrupt-storm")
+    faults = at_start + (",every-barrier,vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,"
+                         "memory-of-vm,interrupt-storm")
     with boot(machine, faults, **support.real_time(machine)) as system:
         if machine == "epyc":
             stuck_uart(system)
@@ -153,6 +154,7 @@ def goes_on(machine):
                         system.json("info no-entry")["reason"]), "with the field that is wrong")
         talks(system, "first")
         lost_memory(system, "last", r"0x[0-9a-f]+", 0, "0xbd00000000000000")
+        every_barrier(system)
         if machine == "epyc":
             real_events(system)
 
@@ -225,6 +227,15 @@ def silent_cores(machine):
         print("ok: another core tells that core 0 hangs, and where", flush=True)
 
 
+def every_barrier(system):
+    """The guarded world switch and the flushes between guests, all of them: the emulators take the MSRs for granted."""
+    report = system.json("mitigations")
+    counts = {name: count for name, count in report["cores"][0].items() if name != "core"}
+    check(len(counts) == 8 and all(counts.values()), f"each barrier is issued and counted: {counts}")
+    check(counts["VERW at entry"] == counts["SPEC_CTRL at entry"] and counts["IBRS at exit"] == counts["IBPB at exit"],
+          "each entry and each exit has all of its barriers")
+
+
 def stuck_uart(system):
     """No byte of a stuck UART's is lost, and nobody waits for it: the screen shows how far the boot has come."""
     def shows(text):
@@ -269,6 +280,10 @@ def test(machine):
     with open(support.IMAGE, "rb") as file:
         release = file.read()
     check(b"injecting: " not in release and b"general-protection" not in release, "the release image cannot inject faults")
+    if machine == "tigerlake":
+        text = panics(machine, "indirect-branch")
+        check("indirect branches of the host are tracked (CET)" in text, "the log says that branches are tracked")
+        return
     for fault, message in HALTS[machine]:
         halts(machine, fault, message)
     if machine == "skylake":

@@ -32,6 +32,7 @@ std::span<const CommandGroup> command_groups() {
 #ifdef BULKHEAD_RECORD
         {"Recording", recording_commands},
 #endif
+        {"Speculation", mitigation_commands},
     };
     return groups;
 }

@@ -159,6 +159,7 @@ extern const std::span<const Command> console_commands;
 extern const std::span<const Command> inspection_commands;
 extern const std::span<const Command> statistics_commands;
 extern const std::span<const Command> integrity_commands;
+extern const std::span<const Command> mitigation_commands;
 extern const std::span<const Command> host_commands;
 extern const std::span<const Command> recording_commands;  // of the image that records exits only
 

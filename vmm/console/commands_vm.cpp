@@ -257,7 +257,7 @@ void set(CommandContext& context) {
     if (auto result = context.management.set(context.vm.id, key, value); !result)
         return context.fail(result.error());
     FixedString<120> text;
-    print(text, "{} is now {}", key, Filtered(value.view().substr(0, 80)));
+    print(text, "{} is now {}", Filtered(key), Filtered(value.view().substr(0, 80)));
     context.done(text);
 }
 

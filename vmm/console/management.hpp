@@ -17,6 +17,7 @@
 #include "vmm/exit_records.hpp"
 #include "vmm/exit_statistics.hpp"
 #include "vmm/integrity.hpp"
+#include "vmm/mitigations.hpp"
 
 namespace bulkhead {
 
@@ -224,6 +225,14 @@ class Management {
     [[nodiscard]] virtual bool gang_summary(VmId vm, GangSummary& out) const = 0;
 
     [[nodiscard]] virtual Integrity integrity() const { return {}; }
+
+    // What the processor's speculation is said to be; and what is done about it (vmm/mitigations.hpp).
+    [[nodiscard]] virtual SpeculationFacts speculation_facts() const { return {}; }
+    [[nodiscard]] virtual Mitigations mitigations() const { return {}; }
+    [[nodiscard]] virtual u64 barriers_issued(unsigned core, Barrier barrier) const {
+        (void)core, (void)barrier;
+        return 0;
+    }
 
     // The oldest log entry from `sequence` on.
     [[nodiscard]] virtual bool read_log(u64 sequence, LogEntry& entry) = 0;

@@ -2,19 +2,24 @@
 // PerCpu<T>, so that nobody has to know them all.
 #pragma once
 
+#include <cstddef>
+
 #include "kernel/base/types.hpp"
+#include "vmm/mitigations.hpp"
 
 namespace bulkhead {
 
 constexpr u32 max_cpus = 64;
 
-// The public part. The assembly reads `index` at gs:8.
+// The public part. The assembly reads `index` at gs:8 and counts in `barriers` at gs:24.
 struct CoreData {
     CoreData* self = nullptr;
-    u32 index = 0;    // 0: the core that booted; below max_cpus
-    u32 apic_id = 0;  // as in the local APIC: 8 bits in xAPIC mode, 32 in x2APIC mode
-    u32 acpi_id = 0;  // the processor's UID in the MADT
+    u32 index = 0;                     // 0: the core that booted; below max_cpus
+    u32 apic_id = 0;                   // as in the local APIC: 8 bits in xAPIC mode, 32 in x2APIC mode
+    u32 acpi_id = 0;                   // the processor's UID in the MADT
+    u64 barriers[barrier_count] = {};  // how often each was issued here
 };
+static_assert(offsetof(CoreData, index) == 8 && offsetof(CoreData, barriers) == 24);
 
 [[nodiscard]] inline u32 cpu_index() {
     u32 index;

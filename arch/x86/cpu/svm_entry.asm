@@ -3,6 +3,8 @@
 bits 64
 default rel
 
+%include "arch/x86/cpu/speculation.inc"
+
 extern bulkhead_svm_host_vmcb          ; u64 a core: the physical address of the page with the host's VMSAVE state
 
 ; Offsets in GeneralRegisters.
@@ -26,8 +28,7 @@ section .text
 ; void bulkhead_svm_enter(GeneralRegisters* registers, u64 vmcb)
 ; From CLGI to STGI nothing interrupts the host. Its IF is set meanwhile, since with V_INTR_MASKING that is what lets
 ; a physical interrupt end the guest's turn (15.21.1); the interrupt itself stays pending.
-global bulkhead_svm_enter
-bulkhead_svm_enter:
+%macro world_switch 1                  ; 1: with what some processors need against speculation
     push rbx
     push rbp
     push r12
@@ -38,6 +39,9 @@ bulkhead_svm_enter:
     lea rcx, [bulkhead_svm_host_vmcb]
     push qword [rcx + rax * 8]
     push rdi
+    %if %1
+    guard_entry
+    %endif
     mov rax, rsi
     clgi
     sti
@@ -56,6 +60,9 @@ bulkhead_svm_enter:
     mov r15, [rdi + R15_]
     mov rdi, [rdi + RDI_]
     vmload
+    %if %1
+    guard_buffers
+    %endif
     vmrun
     vmsave                         ; #VMEXIT has given RAX, RSP and RIP back
     mov rax, [rsp]
@@ -75,8 +82,20 @@ bulkhead_svm_enter:
     mov [rax + R15_], r15
     mov rax, [rsp + 8]
     vmload
+    %if %1
+    guard_exit                     ; the host's GS is back only now; there was no branch on the way
+    %endif
     cli
     stgi
+    ; No value of the guest's stays behind for the host to speculate on: the others are popped.
+    xor ecx, ecx
+    xor edx, edx
+    xor esi, esi
+    xor edi, edi
+    xor r8d, r8d
+    xor r9d, r9d
+    xor r10d, r10d
+    xor r11d, r11d
     add rsp, 16
     pop r15
     pop r14
@@ -84,8 +103,20 @@ bulkhead_svm_enter:
     pop r12
     pop rbp
     pop rbx
-    cld
     ret
+%endmacro
+
+global bulkhead_svm_enter
+align 16
+bulkhead_svm_enter:
+    endbr64
+    world_switch 0
+
+global bulkhead_svm_enter_guarded
+align 16
+bulkhead_svm_enter_guarded:
+    endbr64
+    world_switch 1
 
 ; u64 bulkhead_svm_rdtsc()
 global bulkhead_svm_rdtsc

@@ -20,6 +20,7 @@ trap_stubs:
 %assign v 0
 %rep 256
         align 16, int3
+        endbr64
     %if !has_error_code(v)
         push 0
     %endif

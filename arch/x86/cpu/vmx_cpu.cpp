@@ -2,10 +2,12 @@
 
 #include <cstring>
 
+#include "arch/x86/cpu/branch_tracking.hpp"
 #include "arch/x86/cpu/descriptor_tables.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/cpu/speculation.hpp"
 #include "arch/x86/regs/control.hpp"
 #include "arch/x86/regs/msr.hpp"
 #include "arch/x86/vmx/feature_control.hpp"
@@ -13,6 +15,7 @@
 #include "arch/x86/vmx/vmcs_access.hpp"
 
 extern "C" void bulkhead_vmx_exit();
+extern "C" void bulkhead_vmx_exit_guarded();
 
 namespace bulkhead {
 
@@ -64,9 +67,11 @@ vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
             .tr_base = tss_address(index).raw(),
             .gdtr_base = gdt_address().raw(),
             .idtr_base = idt_address().raw(),
-            .rip = reinterpret_cast<u64>(&bulkhead_vmx_exit),
+            .rip = reinterpret_cast<u64>(mitigations().at_world_switch() ? &bulkhead_vmx_exit_guarded
+                                                                         : &bulkhead_vmx_exit),
             .efer = cpu::read_msr(msr::efer),
-            .pat = cpu::read_msr(msr::pat)};
+            .pat = cpu::read_msr(msr::pat),
+            .s_cet = indirect_branches_tracked() ? cpu::read_msr(msr::s_cet) : 0};
 }
 
 // The processor as the VT-x backend reaches it (arch/x86/vmx/processor_access.hpp).

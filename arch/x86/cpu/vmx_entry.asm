@@ -4,8 +4,12 @@ default rel
 
 section .text.vmx_entry progbits alloc exec nowrite align=16
 
+%include "arch/x86/cpu/speculation.inc"
+
 global bulkhead_vmx_enter
 global bulkhead_vmx_exit
+global bulkhead_vmx_enter_guarded
+global bulkhead_vmx_exit_guarded
 
 ; VMCS field encodings: Intel SDM Vol. 3D, appendix B (June 2023 edition); arch/x86/vmx/vmcs_fields.hpp.
 exit_reason     equ 0x4402
@@ -30,9 +34,7 @@ host_rsp        equ 0x6C14
 %define r14_at 112
 %define r15_at 120
 
-; u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched)
-align 16
-bulkhead_vmx_enter:
+%macro save_host 0
         push rbp
         push rbx
         push r12
@@ -44,7 +46,10 @@ bulkhead_vmx_enter:
         vmwrite rax, rsp
         mov eax, guest_rsp
         vmwrite rax, [rdi + rsp_at]
-        test sil, sil                   ; the loads below leave the flags alone
+%endmacro
+
+; All but RSP, which VM entry loads. Leaves the flags alone.
+%macro load_guest 0
         mov rax, [rdi + rax_at]
         mov rcx, [rdi + rcx_at]
         mov rdx, [rdi + rdx_at]
@@ -60,6 +65,15 @@ bulkhead_vmx_enter:
         mov r14, [rdi + r14_at]
         mov r15, [rdi + r15_at]
         mov rdi, [rdi + rdi_at]
+%endmacro
+
+; u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched)
+align 16
+bulkhead_vmx_enter:
+        endbr64
+        save_host
+        test sil, sil
+        load_guest
         jz .launch
         vmresume
         jmp .failed
@@ -70,6 +84,33 @@ bulkhead_vmx_enter:
         pop rdi
         mov rax, -1
         jmp leave
+
+; The same, with what some processors need against speculation; HOST_RIP is bulkhead_vmx_exit_guarded then.
+align 16
+bulkhead_vmx_enter_guarded:
+        endbr64
+        save_host
+        guard_entry
+        test sil, sil
+        jz .launch
+        load_guest
+        guard_buffers
+        vmresume
+        jmp .failed
+.launch:
+        load_guest
+        guard_buffers
+        vmlaunch
+.failed:
+        guard_exit
+        pop rdi
+        mov rax, -1
+        jmp leave
+
+align 16
+bulkhead_vmx_exit_guarded:
+        guard_exit
+        jmp bulkhead_vmx_exit
 
 ; HOST_RIP. RSP is as at VM entry; every other register is the guest's.
 align 16

@@ -21,7 +21,7 @@ constexpr u64 vme = bit(0), pvi = bit(1), tsd = bit(2), de = bit(3), pse = bit(4
 
 namespace efer {
 constexpr u64 sce = bit(0), lme = bit(8), lma = bit(10), nxe = bit(11), svme = bit(12), lmsle = bit(13),
-              ffxsr = bit(14), tce = bit(15);
+              ffxsr = bit(14), tce = bit(15), aibrse = bit(21);
 }  // namespace efer
 
 namespace rflags {

@@ -48,6 +48,9 @@ constexpr u32 avx512vbmi = bit<u32>(1), umip = bit<u32>(2), pku = bit<u32>(3), o
               avx512bitalg = bit<u32>(12), tme = bit<u32>(13), avx512vpopcntdq = bit<u32>(14),
               la57 = bit<u32>(16), rdpid = bit<u32>(22), key_locker = bit<u32>(23), pks = bit<u32>(31);
 }
+namespace leaf7_edx {
+constexpr u32 cet_ibt = bit<u32>(20);
+}
 namespace ext1_ecx {
 constexpr u32 lahf = bit<u32>(0), cmp_legacy = bit<u32>(1), svm = bit<u32>(2), cr8_legacy = bit<u32>(4),
               abm = bit<u32>(5), sse4a = bit<u32>(6), misalign_sse = bit<u32>(7), prefetchw = bit<u32>(8);

@@ -34,6 +34,7 @@ Backend::Backend(const Parameters& parameters)
     : capabilities_(parameters.capabilities),
       vmcb_(*parameters.vmcb),
       vmcb_physical_(parameters.vmcb_physical.raw()),
+      enter_(parameters.guarded ? bulkhead_svm_enter_guarded : bulkhead_svm_enter),
       parameters_(parameters),
       extended_(parameters.extended_area, parameters.xcr0_supported, parameters.tsc_aux) {
     fill_msr_permissions(parameters.msr_permissions);
@@ -111,7 +112,7 @@ Exit Backend::run(u64 deadline) {
         if (soon < deadline) deadline = soon;
     }
     bulkhead_svm_arm_timer(deadline);
-    bulkhead_svm_enter(&gprs, vmcb_physical_);
+    enter_(&gprs, vmcb_physical_);
     gprs.rax = vmcb_.state.rax;
     gprs.rsp = vmcb_.state.rsp;
     control.tlb_control = 0;

@@ -28,6 +28,7 @@ class Backend final : public VcpuBackend {
         u32 asid = 1;                // other vCPUs may have it too: each load() flushes
         bool intercept_cr4 = false;  // the guest's CPUID hides a CR4 feature of the processor
         u32 signature = 0;           // CPUID leaf 1 EAX: EDX after RESET
+        bool guarded = false;        // Mitigations::at_world_switch()
     };
 
     explicit Backend(const Parameters& parameters);
@@ -86,6 +87,7 @@ class Backend final : public VcpuBackend {
     Capabilities capabilities_;
     Vmcb& vmcb_;
     u64 vmcb_physical_;
+    void (*enter_)(GeneralRegisters*, u64);
     Parameters parameters_;
     ExtendedState extended_;
     bool flush_wanted_ = true;

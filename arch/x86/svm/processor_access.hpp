@@ -12,6 +12,9 @@ extern "C" {
 // are kept. Host interrupts stay pending; an NMI that came is taken before it returns.
 void bulkhead_svm_enter(GeneralRegisters* registers, u64 vmcb);
 
+// The same with what some processors need against speculation, at entry and at exit (vmm/mitigations.hpp).
+void bulkhead_svm_enter_guarded(GeneralRegisters* registers, u64 vmcb);
+
 u64 bulkhead_svm_rdtsc();
 
 // Makes the host's timer interrupt this core when its TSC reaches `deadline`; ~0: not at all.

@@ -26,6 +26,7 @@ constexpr u64 vm_fail_mark = bit(32);  // in Exit::raw_code, above the VM-instru
 Backend::Backend(const Capabilities& capabilities, const VcpuParameters& parameters)
     : capabilities_(capabilities),
       parameters_(parameters),
+      enter_(parameters.guarded ? bulkhead_vmx_enter_guarded : bulkhead_vmx_enter),
       cr0_(cr0_ownership(capabilities)),
       cr4_(cr4_ownership(capabilities, parameters.guest_cr4_bits)),
       msr_bitmap_(parameters.msr_bitmap.host),
@@ -45,7 +46,7 @@ Result<> Backend::prepare(const HostState& host) {
     compartment_cr3_ = host.cr3;
     core_ = bulkhead_vmx_core();
     flush_pending_ = false;
-    Result<> outcome = write_host_state(host);
+    Result<> outcome = write_host_state(host, capabilities_.cet_state);
     if (outcome) outcome = write_controls();
     if (outcome) {
         flush_guest_translations();  // a VM before this one may have had the VPID and the nested root
@@ -117,6 +118,13 @@ Result<> Backend::write_controls() {
         set(ple_window, u32{4096});
     }
 
+    if (capabilities_.cet_state) {
+        // Nothing is on, and the guest cannot change it.
+        set(guest_s_cet, u64{0});
+        set(guest_ssp, u64{0});
+        set(guest_interrupt_ssp_table, u64{0});
+    }
+
     msr_bitmap_.intercept_all();
     pass_through_guest_msrs(msr_bitmap_, (secondary_ & secondary::enable_rdtscp) != 0);
     set(msr_bitmaps, parameters_.msr_bitmap.physical);
@@ -170,7 +178,7 @@ Exit Backend::host_exit(u64 reason, u64 deadline) {
 // There is no array here to protect, and this is on the path of every exit.
 [[gnu::no_stack_protector]] Exit Backend::run(u64 deadline) {
     if (deadline != no_deadline || (pin_ & pin_based::preemption_timer) != 0) arm_timer(deadline);
-    const u64 reason = bulkhead_vmx_enter(&gprs, launched_);
+    const u64 reason = enter_(&gprs, launched_);
     constexpr u64 first_failure = bit(31);  // a failed entry, or VMfail
     if (reason >= first_failure) [[unlikely]]
         return explain_failure(reason);

@@ -46,8 +46,7 @@ struct VcpuParameters {
     u8* extended_state = nullptr;  // ExtendedState::area_size bytes, page-aligned
     u32 processor_signature = 0;   // CPUID leaf 1 EAX: EDX after RESET
     u8 physical_bits = 36;         // of the host, for explain()
-    bool branch_barrier = false;   // IBPB when the vCPU is loaded
-    bool flush_l1d = false;        // likewise IA32_FLUSH_CMD: the processor has it and is open to L1TF
+    bool guarded = false;          // Mitigations::at_world_switch()
     FeatureChoice features{};
     // PAE page-directory pointers are read from it; null: all not present.
     const GuestMemory* memory = nullptr;
@@ -144,6 +143,7 @@ class Backend final : public VcpuBackend {
 
     const Capabilities& capabilities_;
     const VcpuParameters parameters_;
+    u64 (*const enter_)(GeneralRegisters*, bool);
     const ControlRegisterOwnership cr0_;
     const ControlRegisterOwnership cr4_;
     MsrBitmap msr_bitmap_;

@@ -25,7 +25,7 @@ void Backend::move_to_core(u32 core) {
     HostState host;
     bulkhead_vmx_host_state(&host);
     host.cr3 = compartment_cr3_;
-    (void)write_host_state(host);  // every field took a value in prepare()
+    (void)write_host_state(host, capabilities_.cet_state);  // every field took a value in prepare()
     // What this core cached when the vCPU was last here may have been flushed elsewhere since.
     flush_guest_translations();
     flush_pending_ = true;
@@ -40,8 +40,6 @@ void Backend::load() {
         flush_nested_translations();
     }
     loaded_ = true;
-    if (parameters_.branch_barrier) bulkhead_vmx_wrmsr(msr::pred_cmd.raw(), 1);
-    if (parameters_.flush_l1d) bulkhead_vmx_wrmsr(msr::flush_cmd.raw(), 1);
     for (usize i = 0; i < resident_msr_count; ++i) write_resident(i, resident_msrs_[i]);
     bulkhead_vmx_write_cr2(cr2_);
     extended_.load();

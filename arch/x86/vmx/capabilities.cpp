@@ -226,6 +226,7 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     c.rdtscp = has2(secondary::enable_rdtscp);
     c.tsc_scaling = has2(secondary::use_tsc_scaling);
     c.pause_loop = has2(secondary::pause_loop_exiting);
+    c.cet_state = c.exit.allows(vm_exit::load_cet_state) && c.entry.allows(vm_entry::load_cet_state);
     return c;
 }
 
@@ -242,8 +243,8 @@ Controls make_controls(const Capabilities& c, const FeatureChoice& choice) {
     return {.pin = merge(pin_word, c.pin, 0, 0),
             .primary = merge(primary_word, c.primary, primary_dynamic, chosen_primary),
             .secondary = merge(secondary_word, c.secondary, 0, chosen_secondary),
-            .exit = merge(exit_word, c.exit, 0, 0),
-            .entry = merge(entry_word, c.entry, entry_dynamic, 0)};
+            .exit = merge(exit_word, c.exit, 0, when(c.cet_state, vm_exit::load_cet_state)),
+            .entry = merge(entry_word, c.entry, entry_dynamic, when(c.cet_state, vm_entry::load_cet_state))};
 }
 
 }  // namespace bulkhead::vmx

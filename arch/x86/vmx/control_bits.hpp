@@ -40,13 +40,13 @@ namespace vm_exit {
 constexpr u32 save_debug_controls = bit<u32>(2), host_address_space_size = bit<u32>(9),
               load_perf_global_ctrl = bit<u32>(12), acknowledge_interrupt = bit<u32>(15),
               save_pat = bit<u32>(18), load_pat = bit<u32>(19), save_efer = bit<u32>(20),
-              load_efer = bit<u32>(21), save_preemption_timer = bit<u32>(22);
+              load_efer = bit<u32>(21), save_preemption_timer = bit<u32>(22), load_cet_state = bit<u32>(28);
 }
 
 namespace vm_entry {
 constexpr u32 load_debug_controls = bit<u32>(2), ia32e_mode_guest = bit<u32>(9), entry_to_smm = bit<u32>(10),
               deactivate_dual_monitor = bit<u32>(11), load_perf_global_ctrl = bit<u32>(13),
-              load_pat = bit<u32>(14), load_efer = bit<u32>(15);
+              load_pat = bit<u32>(14), load_efer = bit<u32>(15), load_cet_state = bit<u32>(20);
 }
 
 // Guest interruptibility state (SDM Vol. 3C, table 25-3).

@@ -4,7 +4,7 @@
 
 namespace bulkhead::vmx {
 
-Result<> write_host_state(const HostState& state) {
+Result<> write_host_state(const HostState& state, bool cet_state) {
     using namespace vmcs;
     Result<> result;
     const auto set = [&](const auto& field, auto value) {
@@ -31,6 +31,11 @@ Result<> write_host_state(const HostState& state) {
     set(host_efer, state.efer);
     set(host_pat, state.pat);
     set(host_rip, state.rip);
+    if (cet_state) {
+        set(host_s_cet, state.s_cet);
+        set(host_ssp, u64{0});
+        set(host_interrupt_ssp_table, u64{0});
+    }
     return result;
 }
 

@@ -12,11 +12,12 @@ struct HostState {
     u64 cr0 = 0, cr3 = 0, cr4 = 0;
     u16 cs = 0, ss = 0, tr = 0;
     u64 fs_base = 0, gs_base = 0, tr_base = 0, gdtr_base = 0, idtr_base = 0;
-    u64 rip = 0;  // bulkhead_vmx_exit
+    u64 rip = 0;  // bulkhead_vmx_exit, or its guarded form
     u64 efer = 0, pat = 0;
+    u64 s_cet = 0;  // where Capabilities::cet_state; there are no shadow stacks
 };
 
-// Into the current VMCS.
-[[nodiscard]] Result<> write_host_state(const HostState& state);
+// Into the current VMCS. `cet_state`: Capabilities::cet_state.
+[[nodiscard]] Result<> write_host_state(const HostState& state, bool cet_state);
 
 }  // namespace bulkhead::vmx

@@ -16,6 +16,10 @@ extern "C" {
 // and no guest ran.
 u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched);
 
+// The same with what some processors need against speculation, at entry and at exit (vmm/mitigations.hpp).
+// bulkhead_vmx_host_state() goes with it.
+u64 bulkhead_vmx_enter_guarded(GeneralRegisters* registers, bool launched);
+
 // Runs the host's own handler of the NMI that ended the guest's turn, whose IRET unblocks NMIs again.
 void bulkhead_vmx_take_nmi();
 

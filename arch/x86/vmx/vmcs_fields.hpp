@@ -219,5 +219,12 @@ constexpr ReadWrite<u64> host_sysenter_esp{0x6C10, "host IA32_SYSENTER_ESP"};
 constexpr ReadWrite<u64> host_sysenter_eip{0x6C12, "host IA32_SYSENTER_EIP"};
 constexpr ReadWrite<u64> host_rsp{0x6C14, "host RSP"};
 constexpr ReadWrite<u64> host_rip{0x6C16, "host RIP"};
+// These six where the processor has CET.
+constexpr ReadWrite<u64> guest_s_cet{0x6828, "guest IA32_S_CET"};
+constexpr ReadWrite<u64> guest_ssp{0x682A, "guest SSP"};
+constexpr ReadWrite<u64> guest_interrupt_ssp_table{0x682C, "guest IA32_INTERRUPT_SSP_TABLE_ADDR"};
+constexpr ReadWrite<u64> host_s_cet{0x6C18, "host IA32_S_CET"};
+constexpr ReadWrite<u64> host_ssp{0x6C1A, "host SSP"};
+constexpr ReadWrite<u64> host_interrupt_ssp_table{0x6C1C, "host IA32_INTERRUPT_SSP_TABLE_ADDR"};
 
 }  // namespace bulkhead::vmcs

@@ -3,6 +3,7 @@
 #include "vmm/manager.hpp"
 
 #include <algorithm>
+#include <set>
 #include <string>
 
 #include "tests/fakes/fake_backend.hpp"
@@ -250,6 +251,10 @@ TEST_CASE("VMs and their processors take turns, and state moves when the process
     CHECK(world.cpu(1).entries.size() == 5);
     CHECK(world.cpu(0).loaded + world.cpu(1).loaded == 1);
     CHECK(world.cpu(0).loads <= world.cpu(0).saves + 1);
+    // Before each turn the host could flush what another VM left, in the address space of the one to come.
+    REQUIRE(world.host.guests.size() == 10);
+    CHECK(std::set(world.host.guests.begin(), world.host.guests.end()).size() == 2);
+    for (const HostPhysical root : world.host.guests) CHECK(root != world.host.kernel_table().root());
     // Alone, a VM keeps the core: nothing is saved or loaded.
     REQUIRE(world.manager->pause(VmId(1)));
     REQUIRE(world.turn());
@@ -467,6 +472,31 @@ TEST_CASE("a VM that resets itself without end gets a tenth of the time for bein
     world.cpu(0).then(triple_fault());
     REQUIRE(world.turn());
     CHECK(world.resets(0) == rounds + 2);
+}
+
+TEST_CASE("a VM that resets itself without end does not fill the log, and its end is told") {
+    World world;
+    world.vm("one");
+    world.adopt();
+    const usize before = world.observer.lines.size();
+    const auto reset = [&] {
+        world.cpu(0).then(triple_fault());
+        REQUIRE(world.turn());
+        world.machine.now = world.next_wake();
+        REQUIRE(world.turn());
+    };
+    for (int i = 0; i < 205; ++i) reset();
+    CHECK(world.resets(0) == 205);
+    const usize lines = world.observer.lines.size() - before;
+    CHECK(lines >= LineBudget::burst);
+    CHECK(lines <= LineBudget::burst + 205 / LineBudget::seconds_a_line + 1);
+    CHECK(world.observer.lines.back().find("VM one resets itself (9 ") == 0);
+    CHECK(world.observer.lines.back().find("lines like this were left out)") != std::string::npos);
+    // The last word is always said.
+    REQUIRE(world.manager->set(VmId(0), "on_reboot", "preserve"));
+    world.cpu(0).then(triple_fault());
+    REQUIRE(world.turn());
+    CHECK(world.observer.lines.back() == "VM one stopped: triple fault");
 }
 
 TEST_CASE("reset begins anew from any state that has a machine") {

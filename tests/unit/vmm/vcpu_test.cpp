@@ -68,6 +68,34 @@ TEST_CASE("a guest that exits without end is left after 10 ms, whether a host in
     CHECK(bench.cpu().entries.size() == 20);
 }
 
+TEST_CASE("exceptions that a guest raises without end let the host look around after each") {
+    VmBench bench;
+    const auto raised = [](const Event& event, std::optional<Event> interrupted) {
+        Exit exit(ExitReason::exception);
+        exit.exception = {.event = event};
+        exit.interrupted = interrupted;
+        return exit;
+    };
+    const Event debug = make_exception(exception::debug);
+    // A watchpoint on the stack to which #DB is delivered: the next strikes at the first's end.
+    for (usize i = 1; i <= 3; ++i) {
+        bench.cpu().then(raised(debug, std::nullopt));
+        CHECK(bench.vcpu().run(never) == Ran::yielded);
+        CHECK(bench.cpu().entries.size() == i);
+    }
+    // #AC by its own delivery; and any event whose delivery does not come to an end.
+    const Event alignment = make_exception(exception::alignment_check, 0);
+    bench.cpu().then(raised(alignment, alignment));
+    CHECK(bench.vcpu().run(never) == Ran::yielded);
+    CHECK(bench.cpu().entries.size() == 4);
+    Exit broken(ExitReason::spurious);
+    broken.interrupted = interrupt(0x31);
+    bench.cpu().then(broken);
+    CHECK(bench.vcpu().run(never) == Ran::yielded);
+    CHECK(bench.cpu().entries.size() == 5);
+    CHECK(bench.cpu().entries.back().injected == alignment);
+}
+
 TEST_CASE("the guest is left when a timer of the machine is due") {
     VmBench bench;
     bench.enable_apic();

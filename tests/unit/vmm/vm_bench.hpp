@@ -82,7 +82,9 @@ struct VmBench {
     // One exit, and the entry after it.
     Vcpu::RunResult exit(const Exit& exit) {
         cpu().then(exit);
-        return run();
+        const Vcpu::RunResult result = run();
+        const bool turn_over = exit.reason == ExitReason::exception || exit.interrupted;
+        return turn_over && result == Vcpu::RunResult::yielded ? run() : result;
     }
     Vcpu::RunResult exit(ExitReason reason, u8 length = 0) {
         Exit made(reason);

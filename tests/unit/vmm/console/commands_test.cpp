@@ -286,7 +286,7 @@ TEST_CASE("every command has help, an example that parses, and a place in the li
             CHECK(answer.find("usage:") == (command.name == "help" ? 0 : std::string::npos));
         }
     }
-    CHECK(names.size() == 35);
+    CHECK(names.size() == 36);
     CHECK(desk.run_json("help --json").size() == names.size());
     CHECK(desk.run("help lsit") == "help: unknown command \"lsit\"; did you mean list?\n");
 }
@@ -330,4 +330,40 @@ TEST_CASE("integrity shows checksums and what is free") {
     CHECK(document["table_checksum"].get<u64>() == 0xFEDC);
     CHECK(document["free_pages"].get<u64>() == 42);
     CHECK(document["free_units"].get<u64>() == 7);
+}
+
+TEST_CASE("mitigations shows hazards, measures and how often each barrier was issued") {
+    Desk desk;
+    // Skylake with microcode, and two cores.
+    desk.management.facts = {.vendor = SpeculationFacts::Vendor::intel,
+                             .family = 6,
+                             .model = 0x5E,
+                             .leaf7_edx = 0xBC002E00,
+                             .architecture = 0x2000C04};
+    desk.management.cores.resize(2);
+    const std::string text = desk.run("mitigations");
+    CHECK(text.find("HAZARD                      STATE        MEASURE\n"
+                    "Spectre v1                  mitigated    ") == 0);
+    CHECK(text.find("L1 terminal fault           mitigated    L1D flush at change of guest\n") !=
+          std::string::npos);
+    CHECK(text.find("SPEC_CTRL 0x1 in the host, 0x0 in guests\n") != std::string::npos);
+    CHECK(text.find(
+              "core 1: VERW at entry 100, SPEC_CTRL at entry 101, IBRS at exit 102, RSB fill at exit 104, "
+              "BHB clear at exit 105, IBPB at change of guest 106, L1D flush at change of guest 107\n") !=
+          std::string::npos);
+    const json document = json::parse(desk.run("mitigations --json"));
+    CHECK(document["hazards"].size() == 17);
+    CHECK(document["hazards"][0]["hazard"] == "Spectre v1");
+    CHECK(document["host_spec_ctrl"] == 1);
+    CHECK(document["cores"].size() == 2);
+    CHECK(document["cores"][1]["VERW at entry"] == 100);
+    CHECK_FALSE(document["cores"][1].contains("IBPB at exit"));
+}
+
+TEST_CASE("mitigations says when a processor has nothing to be told") {
+    Desk desk;
+    desk.management.cores.resize(1);
+    CHECK(desk.run("mitigations").find("the processor has no barriers that have to be issued\n") !=
+          std::string::npos);
+    CHECK(json::parse(desk.run("mitigations --json"))["cores"][0].size() == 1);
 }

@@ -248,6 +248,12 @@ struct FakeManagement final : Management {
         }
         return {};
     }
+    SpeculationFacts facts;
+    SpeculationFacts speculation_facts() const override { return facts; }
+    Mitigations mitigations() const override { return decide_mitigations(facts); }
+    u64 barriers_issued(unsigned core, Barrier barrier) const override {
+        return core * 100 + static_cast<u64>(barrier);
+    }
     bool read_log(u64 sequence, LogEntry& entry) override {
         if (sequence >= log.size()) return false;
         entry = log[sequence];

@@ -676,3 +676,14 @@ TEST_CASE("No entry is ever made in a state that the manual forbids") {
         CHECK(bench.violations().empty());
     }
 }
+
+TEST_CASE("A processor that needs it is entered by the guarded world switch, others are not") {
+    Bench bench;
+    (void)bench.run();
+    CHECK(bench.fake.guarded_entries == 0);
+    Bench guarded(full_capabilities, false, true);
+    (void)guarded.run();
+    (void)guarded.run();
+    CHECK(guarded.fake.guarded_entries == 2);
+    CHECK(guarded.fake.entries.size() == 2);
+}

@@ -28,6 +28,11 @@ void bulkhead_svm_enter(GeneralRegisters* registers, u64 vmcb) {
     instance.guest(*registers, block);
 }
 
+void bulkhead_svm_enter_guarded(GeneralRegisters* registers, u64 vmcb) {
+    ++instance.guarded_entries;
+    bulkhead_svm_enter(registers, vmcb);
+}
+
 u64 bulkhead_svm_rdtsc() {
     return instance.tsc;
 }

@@ -26,6 +26,7 @@ struct FakeSvm {
     };
 
     std::vector<Entry> entries;
+    unsigned guarded_entries = 0;
     std::vector<u64> deadlines;  // of the host's timer
     u64 tsc = 1'000'000;
 };

@@ -27,7 +27,8 @@ struct alignas(4096) TestPages {
 };
 
 struct Bench {
-    explicit Bench(const Capabilities& wanted = full_capabilities, bool intercept_cr4 = false)
+    explicit Bench(const Capabilities& wanted = full_capabilities, bool intercept_cr4 = false,
+                   bool guarded = false)
         : fake(new_fake_svm()),
           extended(new_fake_extended_registers()),
           capabilities(wanted),
@@ -47,7 +48,8 @@ struct Bench {
                                                           .xcr0_supported = 7,
                                                           .asid = 5,
                                                           .intercept_cr4 = intercept_cr4,
-                                                          .signature = 0x800F12});
+                                                          .signature = 0x800F12,
+                                                          .guarded = guarded});
         backend->reset();
         backend->load();
     }

@@ -729,18 +729,20 @@ TEST_CASE("A flush asked for while the vCPU is not loaded is done when it is") {
     CHECK(bench.fake.operations.size() == 2);
 }
 
-TEST_CASE("Barriers are issued when a vCPU is loaded, where asked for") {
+TEST_CASE("A processor that needs it is entered by the guarded world switch, others are not") {
     Bench bench;
-    CHECK_FALSE(bench.fake.msrs.contains(msr::pred_cmd.raw()));
+    (void)bench.backend->run(never_deadline);
+    CHECK(bench.fake.entries == 1);
+    CHECK(bench.fake.guarded_entries == 0);
     VcpuParameters parameters = bench.parameters;
-    parameters.branch_barrier = true;
-    parameters.flush_l1d = true;
+    parameters.guarded = true;
     bench.backend->save();
     Backend b(bench.capabilities, parameters);
     REQUIRE(b.prepare(test_host).has_value());
     b.load();
-    CHECK(bench.fake.msrs[msr::pred_cmd.raw()] == 1);
-    CHECK(bench.fake.msrs[msr::flush_cmd.raw()] == 1);
+    CHECK(b.run(never_deadline).reason == ExitReason::cpuid);
+    CHECK(b.run(never_deadline).reason == ExitReason::cpuid);
+    CHECK(bench.fake.guarded_entries == 2);
 }
 
 TEST_CASE("A VMCS that cannot be made current is an error, not a crash") {

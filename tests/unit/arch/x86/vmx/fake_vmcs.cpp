@@ -94,6 +94,11 @@ VmxResult bulkhead_invvpid(InvvpidType type, const InvalidateDescriptor* descrip
     return VmxResult::succeed;
 }
 
+u64 bulkhead_vmx_enter_guarded(GeneralRegisters* registers, bool launched) {
+    ++fake_vmx().guarded_entries;
+    return bulkhead_vmx_enter(registers, launched);
+}
+
 u64 bulkhead_vmx_enter(GeneralRegisters* registers, bool launched) {
     auto& fake = fake_vmx();
     auto& vmcs = fake.memory[fake.current];

@@ -32,7 +32,7 @@ struct FakeVmx {
     // What the guest does between entry and exit; returns the exit-reason field.
     std::function<u64(GeneralRegisters&)> guest = [](GeneralRegisters&) { return u64{10}; };
     bool fail_entry = false;
-    unsigned entries = 0;
+    unsigned entries = 0, guarded_entries = 0;
     unsigned nmis_taken = 0;
 
     u32 core = 0;         // that runs the test
