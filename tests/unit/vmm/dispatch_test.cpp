@@ -591,7 +591,8 @@ TEST_CASE("an event whose delivery was broken off is delivered again") {
         bench.enable_interrupts();
         Exit exit(ExitReason::external_interrupt);
         exit.interrupted = event;
-        CHECK(bench.exit(exit) == Ran::yielded);
+        bench.cpu().then(exit);
+        CHECK(bench.run() == Ran::yielded);
         CHECK(bench.cpu().injection == event);
         CHECK(bench.run() == Ran::yielded);
         CHECK(bench.injected() == event);
