@@ -90,7 +90,11 @@ CoreInfo core_info(unsigned core) {
     if (core >= core_table_size)
         return {.apic_id = 0, .online = false, .reason = "the machine has no such core"};
     const CoreEntry& entry = core_table[core];
-    return {.apic_id = entry.apic_id, .online = entry.start.online(), .reason = (*core_texts)[core].reason};
+    return {.apic_id = entry.apic_id,
+            .online = entry.start.online(),
+            .reason = (*core_texts)[core].reason,
+            .interrupts = trap_counters(core).interrupts,
+            .kicks = entry.kicks_taken};
 }
 
 void kick_core(unsigned core) {

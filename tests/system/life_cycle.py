@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The life cycle by console on a live machine, around a Linux guest with two vCPUs: VMs made from a module and typed,
-renamed, set, pinned; paused without the guest noticing; a triple fault of the whole SMP guest, honouring on_reboot.
-Another VM's heart beats all the while and misses nothing.
+renamed, set, pinned; paused without the guest noticing; its screen, keyboard and power button; a triple fault of the
+whole SMP guest, honouring on_reboot. Another VM's heart beats all the while and misses nothing.
 usage: life_cycle.py MACHINE"""
 
+import glob
+import os
 import re
 import tempfile
 
@@ -38,8 +40,10 @@ cpuset.cpus = "0"
 
 
 def comes_up(system):
+    # Among its last lines, that is in this life of its: what it said in an earlier one is kept, too.
+    system.wait_until(lambda: re.search("guest is up: 6[.]1[^,]*, 2 CPU", system.command("scrollback linux 12")),
+                      "Linux comes up with its two processors", 900)
     system.attach("linux")
-    system.expect("guest is up: 6[.]1[^,]*, 2 CPU", timeout=900)
     system.expect("guest# ")
     system.machine.send("\r")  # what is typed before the shell is ready may be lost
     system.expect("guest# ")
@@ -138,6 +142,41 @@ def tsc_seconds(system):
     return clock["tsc"] / clock["tsc_hz"]
 
 
+def drivers():
+    """Of the guest's kernel: the power button's, and the one that lets programs see it pressed."""
+    modules = os.path.join(support.GUESTS, "linux-image-*-cloud-amd64/lib/modules/*/kernel/drivers")
+    return [glob.glob(f"{modules}/{name}.ko")[0] for name in ("acpi/button", "input/evdev")]
+
+
+def screen_and_keys(system):
+    system.attach("linux")
+    system.shell("(head -n 1 /dev/tty1 > /tmp/typed) & true")
+    system.shell("echo; echo This is its screen > /dev/tty1")
+    system.detach()
+    check("This is its screen" in system.command("screen linux").split("\n"), "screen shows what the guest wrote to it")
+    system.command("send linux --keyboard 'It is typed' Enter")
+    system.attach("linux")
+    system.shell("while [ ! -s /tmp/typed ]; do sleep 1; done")
+    check(system.shell("cat /tmp/typed").strip() == "It is typed", "send types at its keyboard")
+    system.detach()
+
+
+def power_button(system):
+    """It is for the guest to decide: without a driver it hears nothing; with one, a program turns it off."""
+    check("does not listen" in system.command("shutdown linux"), "no driver, no power button")
+    system.attach("linux")
+    system.shell("insmod /bin/button.ko; insmod /bin/evdev.ko")
+    button = system.shell("grep -l Power /sys/class/input/event*/device/name").split("/")[4]
+    system.shell(f"(dd if=/dev/input/{button} of=/tmp/pressed bs=24 count=1 2> /dev/null; poweroff) & true")
+    system.shell("while [ ! -e /tmp/pressed ]; do sleep 1; done")  # dd listens: it opens its input first
+    system.detach()
+    check("asked to shut down" in system.command("shutdown linux"), "with one it is asked")
+    system.wait_until(lambda: system.vm("linux")["state"] == "shut down", "and turns itself off")
+    check(system.json("info linux")["reason"] == "powered off", "as info says")
+    check("VM linux started" in system.command("start linux"), "it starts again")
+    comes_up(system)
+
+
 def triple_faults(system):
     """Linux told to reboot by a triple fault: of a VM with two processors, one at work."""
     system.attach("linux")
@@ -171,7 +210,7 @@ def test(machine):
         with open(made, "w") as file:
             file.write(MADE)
         modules = [(support.debian_kernel(), "vmlinuz"),
-                   (initramfs_with(f"{support.BUILD}/tests/guests/smp_load", directory), "initrd"),
+                   (initramfs_with(f"{support.BUILD}/tests/guests/smp_load", *drivers(), directory), "initrd"),
                    (support.guest("heartbeat"), "heartbeat"), (support.guest("echo"), "echo"), (made, "made.toml")]
         with System(machine, modules, CONFIG, memory=512, cpus=4, **support.real_time(machine)) as system:
             system.prompt()
@@ -186,6 +225,8 @@ def test(machine):
             system.attach("linux")
             complaints(system, machine)
             system.detach()
+            screen_and_keys(system)
+            power_button(system)
             triple_faults(system)
             heart.collect()
             heart.judge(first)

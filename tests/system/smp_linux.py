@@ -31,14 +31,17 @@ ALARMS = (r"\bBUG\b|soft lockup|hard LOCKUP|rcu.*stall|WARNING: CPU|unable to ha
           r"failed to come online|not responding|unsynchronized|\bstuck\b|APIC error")
 
 
-def initramfs_with(program, directory):
-    """The suite's initramfs and one more program in /bin. Linux unpacks archives that follow each other; GRUB takes
-    one that is compressed as a whole."""
+def initramfs_with(*files):
+    """The suite's initramfs and these files in /bin; the last argument is a directory to work in. Linux unpacks
+    archives that follow each other; GRUB takes one that is compressed as a whole."""
+    *files, directory = files
     os.makedirs(os.path.join(directory, "bin"))
-    name = os.path.join("bin", os.path.basename(program))
-    shutil.copy(program, os.path.join(directory, name))
+    names = [os.path.join("bin", os.path.basename(file)) for file in files]
+    for file, name in zip(files, names):
+        shutil.copy(file, os.path.join(directory, name))
     archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"], cwd=directory,
-                             input=name.encode() + b"\n", check=True, capture_output=True).stdout
+                             input="".join(name + "\n" for name in names).encode(), check=True,
+                             capture_output=True).stdout
     path = os.path.join(directory, "initrd")
     with gzip.open(support.initramfs()) as first, gzip.open(path, "wb", 1) as file:
         file.write(first.read() + archive)
