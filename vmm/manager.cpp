@@ -302,6 +302,7 @@ void VmManager::after_stop(VmSlot& slot) {
     const StopReason why = slot.machine->stop_reason();
     slot.reason = slot.machine->stop_text();
     slot.machine->pause();
+    note_fault(slot);
     FixedString<240> text;
     LifecycleAction action = LifecycleAction::preserve;
     if (why == StopReason::crashed) {
@@ -385,6 +386,7 @@ Result<> VmManager::start(VmId vm) {
         slot->reason = powered.error().text;
         return powered;
     }
+    slot->fault.reset();
     report(*slot, "started");
     return {};
 }

@@ -161,6 +161,8 @@ class VmManager final : public Management, private Surroundings {
     // Gives back what it holds, and gets it anew from other memory.
     [[nodiscard]] Result<> renew(VmSlot& slot);
     [[nodiscard]] Result<> create(VmSlot& slot);
+    // If it stopped by a fault: keeps where. The VM is entered, and its vCPUs are taken off their cores.
+    void note_fault(VmSlot& slot);
     void restart(VmSlot& slot);
     void release(VmSlot& slot);
     void report(const VmSlot& slot, std::string_view what);

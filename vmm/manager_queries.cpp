@@ -23,6 +23,8 @@ bool VmManager::summary(usize index, VmSummary& out) const {
     out.id = slot.id;
     out.name = slot.config->name;
     out.state = slot.state;
+    if (slot.state == VmState::off && plan_.vm(index).verdict == VmPlan::Verdict::refused)
+        out.state = VmState::refused;
     out.vcpus = slot.config->vcpus;
     out.memory_bytes = slot.config->memory_bytes;
     out.cpu_nanoseconds = 0;
@@ -48,6 +50,7 @@ bool VmManager::details(VmId vm, VmDetails& out) const {
     out.config = slot->config;
     out.resets = slot->resets;
     out.reason = slot->reason;
+    out.fault = slot->fault;
     out.uptime_nanoseconds = 0;
     if (slot->machine != nullptr && slot->state != VmState::off) {
         provisioner_.enter(*slot);
@@ -141,6 +144,31 @@ Result<> VmManager::registers(VmId vm, unsigned vcpu, VcpuRegisters& out) {
         read_registers(processor, out);
         return {};
     });
+}
+
+void VmManager::note_fault(VmSlot& slot) {
+    const unsigned number = slot.machine->stopped_by();
+    if (number >= slot.vcpu_count) return;
+    VcpuThread& thread = slot.threads[number];
+    Core& here = *cores_[host_.this_core()];
+    VcpuRegisters registers;
+    here.load(thread);
+    read_registers(*thread.vcpu, registers);
+    here.unload();
+    provisioner_.enter(slot);
+    VmFault& fault = slot.fault.emplace();
+    fault.what.append(slot.reason);
+    fault.vcpu = number;
+    fault.uptime_nanoseconds = scale(slot.machine->clock().now(), nanoseconds_per_second, machine_.tsc_hz());
+    fault.cs = registers.segments[static_cast<unsigned>(SegmentName::cs)].selector;
+    fault.rip = registers.rip;
+    fault.rsp = registers.gprs[4];
+    fault.rflags = registers.rflags;
+    fault.cr0 = registers.cr0;
+    fault.cr2 = registers.cr2;
+    fault.cr3 = registers.cr3;
+    fault.cr4 = registers.cr4;
+    fault.efer = registers.efer;
 }
 
 Result<usize> VmManager::read_memory(VmId vm, unsigned vcpu, AddressKind kind, u64 address,

@@ -253,25 +253,26 @@ void VirtualMachine::expire_devices(Ticks now) {
 // --- Stopping
 // ----------------------------------------------------------------------------------------------
 
-void VirtualMachine::stop(StopReason reason, std::string_view text) {
+void VirtualMachine::stop(StopReason reason, std::string_view text, unsigned vcpu) {
     {
         // Who comes second waits, and finds the VM stopped when it goes on.
         const LockGuard guard(stop_lock_);
         if (stop_.load(std::memory_order_relaxed) != StopReason::none) return;
         stop_text_ = text;
+        stop_vcpu_ = vcpu;
         stop_.store(reason, std::memory_order_release);
     }
-    for (unsigned vcpu = 0; vcpu < vcpus_.size(); ++vcpu) wake(vcpu);
+    for (unsigned each = 0; each < vcpus_.size(); ++each) wake(each);
 }
 
-void VirtualMachine::triple_fault(Vcpu&) {
-    stop(StopReason::reset, "triple fault");
+void VirtualMachine::triple_fault(Vcpu& vcpu) {
+    stop(StopReason::reset, "triple fault", vcpu.number());
 }
 
 void VirtualMachine::crash(Vcpu& vcpu, std::string_view why) {
     FixedString<200> text;
     print(text, "vCPU {} at {:#x}: {}", vcpu.number(), vcpu.backend().read(Register::rip), why);
-    stop(StopReason::crashed, text);
+    stop(StopReason::crashed, text, vcpu.number());
 }
 
 // --- The operator

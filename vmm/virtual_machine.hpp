@@ -116,6 +116,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     [[nodiscard]] std::string_view stop_text() const {
         return stopped() ? stop_text_.view() : std::string_view();
     }
+    // Whose fault it was, if it was one; else no_vcpu.
+    [[nodiscard]] unsigned stopped_by() const { return stopped() ? stop_vcpu_ : no_vcpu; }
     // Stopped: the clock stands still, or goes on.
     void pause() { clock_.pause(); }
     void resume() { clock_.resume(); }
@@ -182,7 +184,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     void wake(unsigned vcpu) override { surroundings_.wake(parameters_.number, vcpu); }
     void power_off() override { stop(StopReason::powered_off, "powered off"); }
     void write(u8 character) override { surroundings_.serial_output(parameters_.number, character); }
-    void stop(StopReason reason, std::string_view text);
+    void stop(StopReason reason, std::string_view text, unsigned vcpu = no_vcpu);
     void accessed(const Device* device, unsigned vcpu);
     void find_deadline();
 
@@ -224,6 +226,7 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     TicketLock stop_lock_;
     std::atomic<StopReason> stop_{StopReason::none};
     FixedString<200> stop_text_;
+    unsigned stop_vcpu_ = no_vcpu;
 };
 
 }  // namespace bulkhead

@@ -63,6 +63,7 @@ struct VmSlot {
     VmConfig* config = nullptr;
     VmState state = VmState::off;
     FixedString<200> reason;
+    std::optional<VmFault> fault;  // the last since it was started
     u64 resets = 0;
     u64 powered_on_at = 0;
     u64 power_on_ticks = 0;  // how long that took

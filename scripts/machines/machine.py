@@ -13,6 +13,8 @@ import threading
 import time
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+# On a host with much else to do: all bounds on waiting times so much.
+PATIENCE = float(os.environ.get("BULKHEAD_PATIENCE", "1"))
 LONGEST_MATCH = 4096  # bytes of output that a pattern given to expect() spans at most
 
 
@@ -137,6 +139,7 @@ class Machine:
         """Waits for a regular expression after what was matched before; returns the match. `timeout`: seconds, a
         bound against hanging only: no test's outcome depends on it being short."""
         expression = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.MULTILINE)
+        timeout *= PATIENCE
         end = time.monotonic() + timeout
         start = self.position
 
@@ -176,6 +179,7 @@ class Machine:
 
     def wait_end(self, timeout=60):
         """Waits until the emulator exits by itself."""
+        timeout *= PATIENCE
         end = time.monotonic() + timeout
         while self.process.poll() is None:
             if time.monotonic() > end:

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import boot_image  # noqa: E402
 import guest_images  # noqa: E402
 from machines.bochs import Bochs  # noqa: E402
-from machines.machine import MachineError  # noqa: E402
+from machines.machine import PATIENCE, MachineError  # noqa: E402
 from machines.qemu import Qemu  # noqa: E402
 
 BUILD = os.environ.get("BULKHEAD_BUILD", os.path.join(ROOT, "build"))
@@ -116,6 +116,7 @@ class System:
 
     def wait_until(self, condition, what, timeout=120):
         """Asks again and again until `condition()` is true: for what takes its time without saying when it is done."""
+        timeout *= PATIENCE
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:

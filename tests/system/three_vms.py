@@ -125,7 +125,8 @@ def test(machine, cycles=12, minutes=600):
                 cycle = done
                 # Sooner and later in its boot: at once, when its kernel speaks, when its processors come up, at its shell.
                 stage = (None, "Linux version", "smp: Bringing up", "Linux version")[cycle % 4]
-                system.command("reset victim")
+                if "was reset" not in (answer := system.command("reset victim")):
+                    raise AssertionError(f"cycle {cycle}: reset: {answer}")
                 if stage is not None:
                     system.wait_until(lambda: stage in system.command("scrollback victim 400"),
                                       f"cycle {cycle}: {stage}", 600)

@@ -139,6 +139,10 @@ void format_value(Sink& sink, const Seconds& seconds) {
     print(sink, "{}.{}", seconds.nanoseconds / 1'000'000'000, seconds.nanoseconds / 100'000'000 % 10);
 }
 
+void format_value(Sink& sink, const Hex& hex) {
+    print(sink, "{:#x}", hex.value);
+}
+
 void format_value(Sink& sink, const Tenths& tenths) {
     print(sink, "{}.{}", tenths.value / 10, tenths.value % 10);
 }

@@ -244,6 +244,12 @@ struct Seconds {
 };
 void format_value(Sink& sink, const Seconds& seconds);
 
+// "0x1f".
+struct Hex {
+    u64 value;
+};
+void format_value(Sink& sink, const Hex& hex);
+
 // "12.3" for 123.
 struct Tenths {
     u64 value;

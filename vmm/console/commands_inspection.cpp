@@ -130,13 +130,6 @@ void for_each_register(const VcpuRegisters& registers, const Visitor& visit) {
     for (usize i = 0; i < std::size(debug_names); ++i) visit(debug_names[i], registers.debug[i]);
 }
 
-struct Hex {
-    u64 value;
-};
-void format_value(Sink& sink, const Hex& hex) {
-    print(sink, "{:#x}", hex.value);
-}
-
 void write_table(JsonWriter& writer, std::string_view name, const DescriptorTable& table) {
     writer.key(name);
     writer.begin_object();

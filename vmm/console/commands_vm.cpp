@@ -121,6 +121,37 @@ void format_value(Sink& sink, const Microseconds& time) {
     print(sink, "{}.{}", time.nanoseconds / 1000, time.nanoseconds / 100 % 10);
 }
 
+struct FaultRegister {
+    std::string_view name;
+    u64 VmFault::*value;
+};
+constexpr FaultRegister fault_registers[] = {
+    {"rip", &VmFault::rip}, {"rsp", &VmFault::rsp}, {"rflags", &VmFault::rflags}, {"cr0", &VmFault::cr0},
+    {"cr2", &VmFault::cr2}, {"cr3", &VmFault::cr3}, {"cr4", &VmFault::cr4},       {"efer", &VmFault::efer},
+};
+
+void write_fault(JsonWriter& writer, const VmFault& fault) {
+    writer.key("last_fault");
+    writer.begin_object();
+    writer.text("what", fault.what);
+    writer.number("vcpu", fault.vcpu);
+    writer.seconds("uptime_seconds", fault.uptime_nanoseconds);
+    writer.printed("cs", Hex{fault.cs});
+    for (const FaultRegister& each : fault_registers) writer.printed(each.name, Hex{fault.*each.value});
+    writer.end_object();
+}
+
+void print_fault(Sink& out, const VmFault& fault) {
+    print(out, "last fault  {}\n            vCPU {}, {} s after power-on; cs {:#x}", Filtered(fault.what),
+          fault.vcpu, Seconds{fault.uptime_nanoseconds}, fault.cs);
+    for (usize i = 0; i < std::size(fault_registers); ++i) {
+        const FaultRegister& each = fault_registers[i];
+        print(out, "{}{} {:#x}", i % 4 == 2 ? std::string_view("\n            ") : std::string_view(" "),
+              each.name, fault.*each.value);
+    }
+    out.write("\n");
+}
+
 void info(CommandContext& context) {
     if (!context.find_vm(context.arguments[0])) return;
     VmDetails vm;
@@ -135,6 +166,7 @@ void info(CommandContext& context) {
         writer.seconds("uptime_seconds", vm.uptime_nanoseconds);
         writer.number("resets", vm.resets);
         writer.text("reason", vm.reason);
+        if (vm.fault) write_fault(writer, *vm.fault);
         if (has_gang) {
             writer.key("gang");
             writer.begin_object();
@@ -158,6 +190,7 @@ void info(CommandContext& context) {
     print(out, "cpu time    {} s\n", Seconds{vm.summary.cpu_nanoseconds});
     print(out, "uptime      {} s\n", Seconds{vm.uptime_nanoseconds});
     line(out, "resets", vm.resets);
+    if (vm.fault) print_fault(out, *vm.fault);
     if (has_gang) {
         print(out, "gang skew   {} us last, {} us mean, {} us most, in {} starts\n",
               Microseconds{gang.last_nanoseconds}, Microseconds{gang.mean_nanoseconds},

@@ -50,12 +50,23 @@ struct VmSummary {
     bool sleep_counts = false;
 };
 
+// A triple fault, or what could not be emulated: where the vCPU was that stopped the VM.
+struct VmFault {
+    FixedString<100> what;  // the guest may have had a say in it
+    unsigned vcpu = 0;
+    u64 uptime_nanoseconds = 0;
+    u16 cs = 0;
+    u64 rip = 0, rsp = 0, rflags = 0, cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0;
+};
+
 struct VmDetails {
     VmSummary summary;
     const VmConfig* config = nullptr;  // what it was made from; null when there is none
     u64 uptime_nanoseconds = 0;        // since its last power-on
     u64 resets = 0;
     FixedString<200> reason;  // why it stopped, if it did; may hold text that the guest had a say in
+    std::optional<VmFault>
+        fault;  // the last since the operator started it: kept when the VM starts anew by itself
 };
 
 // One virtual processor.

@@ -499,6 +499,40 @@ TEST_CASE("a VM that resets itself without end does not fill the log, and its en
     CHECK(world.observer.lines.back() == "VM one stopped: triple fault");
 }
 
+TEST_CASE("where a vCPU was that stopped its VM is kept until the operator starts the VM anew") {
+    for (const bool restarts : {true, false}) {
+        World world;
+        VmConfig& vm = world.vm("one");
+        vm.on_reboot = restarts ? LifecycleAction::restart : LifecycleAction::preserve;
+        world.adopt();
+        VmDetails details;
+        REQUIRE(world.manager->details(VmId(0), details));
+        CHECK_FALSE(details.fault.has_value());
+        world.cpu(0).then([](FakeBackend& cpu) {
+            cpu.write(Register::rip, 0x1234);
+            cpu.gprs.rsp = 0x5678;
+            return Exit(ExitReason::triple_fault);
+        });
+        REQUIRE(world.turn());
+        for (int i = 0; i < 2; ++i) {
+            REQUIRE(world.manager->details(VmId(0), details));
+            REQUIRE(details.fault.has_value());
+            CHECK(details.fault->what.view() == "triple fault");
+            CHECK(details.fault->vcpu == 0);
+            CHECK(details.fault->rip == 0x1234);
+            CHECK(details.fault->rsp == 0x5678);
+            if (!restarts) break;
+            world.machine.now = std::max<u64>(world.machine.now, world.next_wake());
+            REQUIRE(world.turn());
+            CHECK(world.resets(0) == 1);
+        }
+        if (restarts) REQUIRE(world.manager->destroy(VmId(0)));
+        REQUIRE(world.manager->start(VmId(0)));
+        REQUIRE(world.manager->details(VmId(0), details));
+        CHECK_FALSE(details.fault.has_value());
+    }
+}
+
 TEST_CASE("reset begins anew from any state that has a machine") {
     World world;
     VmConfig& vm = world.vm("one");
@@ -589,7 +623,7 @@ TEST_CASE("a VM that does not fit is refused with what it needs, and nothing is 
     world.vm("large").memory_bytes = 60 * mib;
     world.vm("exact").memory_bytes = 4 * mib;
     world.adopt();
-    CHECK(world.state(0) == VmState::off);
+    CHECK(world.state(0) == VmState::refused);
     const std::string why = "it needs 62 MiB (60 MiB and overhead), the machine has 48 MiB for VMs";
     CHECK(world.reason(0).find(why) == 0);
     CHECK(world.log_text().find("VM large: " + why) != std::string::npos);
@@ -634,7 +668,8 @@ TEST_CASE("missing and unusable modules are named") {
     CHECK(world.reason(1) == "initrd \"initramfs\" is not among the boot modules; add it to the GRUB entry");
     CHECK(world.reason(2) == "module \"nowhere\" is not among the boot modules; add it to the GRUB entry");
     CHECK_FALSE(world.reason(3).empty());
-    for (const u16 i : {0, 1, 2, 3}) CHECK(world.state(i) == VmState::off);
+    for (const u16 i : {0, 1, 2}) CHECK(world.state(i) == VmState::refused);
+    CHECK(world.state(3) == VmState::off);  // the plan does not look into modules
     CHECK(world.units->free_units() == free_before);
     CHECK(world.host.kernel_mappings() == 0);
     World none;

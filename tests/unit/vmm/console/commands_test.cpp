@@ -113,6 +113,29 @@ TEST_CASE("info shows state and configuration") {
     CHECK(info["modules"] == json::parse(R"(["ext2fs --args"])"));
     CHECK(info["uptime_seconds"] == 90.5);
     CHECK(desk.run_json("info 2 --json")["reason"] == "triple fault\x1b[2J");
+    CHECK_FALSE(desk.run_json("info 2 --json").contains("last_fault"));
+}
+
+TEST_CASE("info shows where the vCPU was that stopped its VM") {
+    Desk desk;
+    VmFault fault;
+    fault.vcpu = 3;
+    fault.uptime_nanoseconds = 12'300'000'000;
+    fault.cs = 0x10;
+    fault.rip = 0x100076;
+    fault.what.append("triple\x1b fault");
+    fault.efer = 0xD01;
+    desk.management.vms[0].fault = fault;
+    CHECK(desk.run("info web")
+              .find("last fault  triple? fault\n"
+                    "            vCPU 3, 12.3 s after power-on; cs 0x10 rip 0x100076 rsp 0x0\n"
+                    "            rflags 0x0 cr0 0x0 cr2 0x0 cr3 0x0\n"
+                    "            cr4 0x0 efer 0xd01\n") != std::string::npos);
+    const json kept = desk.run_json("info web --json")["last_fault"];
+    CHECK(kept["what"] == "triple\x1b fault");
+    CHECK(kept["vcpu"] == 3);
+    CHECK(kept["rip"] == "0x100076");
+    CHECK(kept["efer"] == "0xd01");
 }
 
 TEST_CASE("exits are sorted by count, with share and mean cost") {

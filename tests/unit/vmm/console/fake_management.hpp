@@ -31,6 +31,7 @@ struct FakeManagement final : Management {
         VmSummary summary;
         VmConfig config;
         std::string reason;
+        std::optional<VmFault> fault;
         ExitStatistics exits;
         std::vector<u8> storage = std::vector<u8>(64);
         std::unique_ptr<ConsoleRing> ring;
@@ -126,6 +127,7 @@ struct FakeManagement final : Management {
         out.resets = 2;
         out.reason.clear();
         out.reason.append(vm->reason);
+        out.fault = vm->fault;
         return true;
     }
     bool exit_statistics(VmId id, ExitStatistics& out) const override {
