@@ -60,8 +60,8 @@ enum class ExitReason : u8 {
     return reason <= ExitReason::nmi_window;
 }
 
-// Why the host took the processor from a guest that had asked for nothing: neither by an instruction, nor by a
-// timer of its own, nor by an interrupt of its own machine or of its other processors.
+// Why the host took the processor from a guest that had asked for nothing: neither by an instruction, nor by
+// a timer of its own, nor by an interrupt of its own machine or of its other processors.
 enum class HostCause : u8 {
     tick,    // its turn was over, or the core had something else to look after at that time
     kick,    // another core wanted something: a console command, or the scheduler

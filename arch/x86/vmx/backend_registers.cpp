@@ -215,11 +215,10 @@ void Backend::set_nmi_window(bool wanted) {
     set_primary(primary::nmi_window_exiting, wanted);
 }
 
-// Not while an interrupt-window exit is asked for: Bochs 2.7 makes none out of HLT, and what waits for it would
-// end the sleep at once anyway.
+// Not while an interrupt-window exit is asked for: Bochs 2.7 makes none out of HLT, and what waits for it
+// would end the sleep at once anyway.
 void Backend::choose_halt_exiting() {
-    set_primary(primary::hlt_exiting,
-                !halt_allowed_ || (primary_ & primary::interrupt_window_exiting) != 0);
+    set_primary(primary::hlt_exiting, !halt_allowed_ || (primary_ & primary::interrupt_window_exiting) != 0);
 }
 
 void Backend::let_halt(bool allowed) {

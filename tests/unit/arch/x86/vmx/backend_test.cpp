@@ -205,14 +205,6 @@ TEST_CASE("A timer that runs out early is not a deadline that has passed") {
     CHECK(bench.backend->run(bench.fake.tsc + 100).reason == ExitReason::preemption);
 }
 
-TEST_CASE("Without a preemption timer deadlines are left to the host's tick") {
-    CapabilityMsrs msrs = machines::skylake_x;
-    msrs.pinbased &= ~bit(32 + 6);
-    Bench bench(msrs);
-    (void)bench.backend->run(bench.fake.tsc + 100);
-    CHECK_FALSE(timer_is_on(bench));
-}
-
 TEST_CASE("Real, protected, PAE and long mode: controls, EFER.LMA and state stay consistent") {
     Bench bench;
     Backend& b = *bench.backend;
