@@ -133,8 +133,9 @@ def wrong_files_and_options(machine):
                 check(match, match[0] if match else "the log says: " + complaint)
                 position = match.end()
             states = {vm["name"]: vm["state"] for vm in system.json("list")}
-            check([name for name, state in states.items() if state == "refused"] == ["misspelt", "kinds", "no-kernel"],
-                  "what is wrong in the config is refused")
+            check([name for name, state in states.items() if state == "refused"] ==
+                  ["misspelt", "kinds", "no-kernel", "lost", "lost-initrd", "big"],
+                  "what is wrong in the config, or does not fit the machine, is refused")
             check([name for name, state in states.items() if state == "running"] == ["echo", "last"],
                   "what is right runs, before and behind it")
             check("is refused" in system.command("start kinds"), "a refused VM cannot be started")
