@@ -123,9 +123,10 @@ def goes_on(machine):
     """Many faults at once of the kind that costs little: all are told, and what they do not concern runs."""
     at_start = {
         "skylake": "no-rsdp,deadline-silent",
-        "epyc": "pm-timer-silent,uart-stuck",
+        # Bochs' model of this processor knows neither PRED_CMD nor SPEC_CTRL; QEMU takes them for granted.
+        "epyc": "pm-timer-silent,uart-stuck,every-barrier",
     }[machine]
-    faults = at_start + (",every-barrier,vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,"
+    faults = at_start + (",vm-entry,unexpected-interrupt,spurious-interrupt,nmi,corrected-machine-check,"
                          "memory-of-vm,interrupt-storm")
     with boot(machine, faults, **support.real_time(machine)) as system:
         if machine == "epyc":
@@ -154,8 +155,8 @@ def goes_on(machine):
                         system.json("info no-entry")["reason"]), "with the field that is wrong")
         talks(system, "first")
         lost_memory(system, "last", r"0x[0-9a-f]+", 0, "0xbd00000000000000")
-        every_barrier(system)
         if machine == "epyc":
+            every_barrier(system)
             real_events(system)
 
 
@@ -228,7 +229,7 @@ def silent_cores(machine):
 
 
 def every_barrier(system):
-    """The guarded world switch and the flushes between guests, all of them: the emulators take the MSRs for granted."""
+    """The guarded world switch and the flushes between guests, all of them."""
     report = system.json("mitigations")
     counts = {name: count for name, count in report["cores"][0].items() if name != "core"}
     check(len(counts) == 8 and all(counts.values()), f"each barrier is issued and counted: {counts}")
@@ -259,6 +260,9 @@ def real_events(system):
     check(system.vm("spin")["state"] == "running", "NMIs are the host's: the guest without an IDT runs on")
     system.command("destroy spin")
     monitor = lambda line: system.machine.command("human-monitor-command", **{"command-line": line})
+    # While a guest runs, QEMU looks at the guest's CR4.MCE and not at the host's: it would shut down.
+    for vm in ("first", "last"):
+        system.command(f"pause {vm}")
     corrected, recoverable, fatal = 0x9000000000000000, 0xBD000000000000CF, 0xB600000000000000
     monitor(f"mce 0 3 {corrected:#x} 0x0 0x0 0x0")
     told(system, r"warning: HV-E014: 1 corrected machine check\(s\), the last in bank 3 with status 0x9000000000000000; .*")
@@ -266,7 +270,7 @@ def real_events(system):
     page = memory_of(system.json("mem"), "last")[1][0] + 0x3000
     monitor(f"mce 0 9 {recoverable:#x} 0x5 {page + 0x40:#x} 0x8c")
     lost_memory(system, "last", hex(page), 9, "0xbd000000000000cf")
-    talks(system, "first")
+    system.command("destroy last")
     monitor(f"mce 0 4 {fatal:#x} 0x4 0x1000 0x0")
     system.expect(r"\r\nHV-E012: machine check; the hardware reports an uncorrectable error, have it examined\r\n"
                   r"  bank 4: status 0xb600000000000000, address 0x1000\r\n")
