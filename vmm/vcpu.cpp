@@ -343,8 +343,6 @@ void Vcpu::apply_init() {
 }
 
 bool Vcpu::has_work() {
-    // What is merged here the hardware has yet to be told.
-    if (apic_.collect()) apic_touched_ = true;
     switch (activity()) {
         case Activity::active: return true;
         case Activity::wait_for_sipi: return apic_.init_pending() || apic_.sipi_pending();
@@ -359,8 +357,9 @@ bool Vcpu::has_work() {
 
 void Vcpu::deliver_events() {
     const ApicAssist assist = vm_.apic_assist();
-    const bool changed = apic_.collect();
-    if (assist == ApicAssist::full && (changed || apic_touched_)) {
+    apic_.collect();
+    const bool collected = apic_.take_collected();
+    if (assist == ApicAssist::full && (collected || apic_touched_)) {
         apic_touched_ = false;
         while (const auto vector = apic_.take_trigger_change()) {
             backend_.set_eoi_exit(*vector, apic_.is_level(*vector));

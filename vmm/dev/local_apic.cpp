@@ -418,6 +418,7 @@ bool LocalApic::merge() {
             accept(static_cast<u8>(64 * word + position), has_bit(levels, position));
         }
     }
+    collected_ = collected_ || any;
     return any;
 }
 

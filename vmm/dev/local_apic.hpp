@@ -89,11 +89,17 @@ class LocalApic final : public Device {
 
     // --- Interrupts for the vCPU ---
 
-    // Merges what others posted into the IRR. True if anything came; then, under ApicAssist::full, the
-    // hardware is to be told highest_request(), and take_trigger_change() asked.
+    // Merges what others posted into the IRR. True if anything came.
     bool collect() {
         if (!changed_.load(std::memory_order_relaxed)) return false;
         return merge();
+    }
+    // Whether anything was merged, by whatever asked for it, since this was last asked. Then, under
+    // ApicAssist::full, the hardware is to be told highest_request(), and take_trigger_change() asked.
+    [[nodiscard]] bool take_collected() {
+        const bool collected = collected_;
+        collected_ = false;
+        return collected;
     }
 
     // The vector to deliver next: the highest request if its class is above the processor priority's.
@@ -140,9 +146,9 @@ class LocalApic final : public Device {
     }
     // Signals stay until taken. A SIPI that finds the vCPU not waiting for one is to be taken and dropped.
     [[nodiscard]] bool has_signal() const { return signals_.load(std::memory_order_relaxed) != 0; }
-    // False: there is nothing to collect, no NMI and no 8259A's interrupt.
+    // False: there is nothing to collect or to take, no NMI and no 8259A's interrupt.
     [[nodiscard]] bool may_have_event() const {
-        return changed_.load(std::memory_order_relaxed) || has_signal() ||
+        return changed_.load(std::memory_order_relaxed) || collected_ || has_signal() ||
                lint_levels_.load(std::memory_order_relaxed) != 0;
     }
     [[nodiscard]] bool nmi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 0); }
@@ -249,6 +255,7 @@ class LocalApic final : public Device {
     bool bootstrap_;
     bool x2apic_;
     bool tsc_deadline_supported_;
+    bool collected_ = false;
     u64 timer_hz_;
     Ticks minimum_period_;
 

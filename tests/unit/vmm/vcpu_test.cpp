@@ -427,6 +427,11 @@ TEST_CASE("with a fully virtualised APIC the hardware is told what is requested 
     // Nothing new: nothing is told.
     turn(bench);
     CHECK(bench.cpu().virtual_interrupts.size() == 1);
+    // Whoever merges the posts first: one that comes while the vCPU looks for other events is told as well.
+    REQUIRE(bench.apic().post(Vector(0xA3), false));
+    REQUIRE_FALSE(bench.apic().has_extint());
+    turn(bench);
+    CHECK(bench.cpu().virtual_interrupts.back() == std::pair<u8, u8>{0xA3, 0});
     // The same vector as an edge.
     REQUIRE(bench.apic().post(Vector(0x92), false));
     turn(bench);
