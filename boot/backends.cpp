@@ -205,22 +205,22 @@ Result<BackendFactory*> start_vmx() {
     return &vmx_factory.emplace(*capabilities);
 }
 
-Result<BackendFactory*> start_svm(void (*arm_timer)(u64 deadline)) {
+Result<BackendFactory*> start_svm(void (*arm_timer)(u64 deadline), u64 (*timer_count)()) {
     auto capabilities = detect_svm();
     if (!capabilities) return std::unexpected(capabilities.error());
     if (auto taken = take_pages(0, 2); !taken) return std::unexpected(taken.error());
-    set_svm_timer(arm_timer);
+    set_svm_timer(arm_timer, timer_count);
     if (auto enabled = start_svm_on_this_core(); !enabled) return std::unexpected(enabled.error());
     return &svm_factory.emplace(*capabilities);
 }
 
 }  // namespace
 
-Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline)) {
+Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline), u64 (*timer_count)()) {
     if ((cpu::cpuid(1).ecx & cpuid::leaf1_ecx::vmx) != 0) return start_vmx();
     const bool has_svm =
         cpu::cpuid(0x80000000).eax >= 0x80000001 && (cpu::cpuid(0x80000001).ecx & cpuid::ext1_ecx::svm) != 0;
-    if (has_svm) return start_svm(arm_timer);
+    if (has_svm) return start_svm(arm_timer, timer_count);
     return fail(
         "HV-E200: the processor has neither VT-x (CPUID 1 ECX bit 5) nor AMD-V (CPUID 80000001h ECX bit 2), "
         "or the "

@@ -262,7 +262,14 @@ void arm_timer(u64 deadline) {
     }
 }
 
+PerCpu<u64> timer_interrupts;
+
+u64 timer_interrupt_count() {
+    return *timer_interrupts;
+}
+
 void on_timer(void*) {
+    ++*timer_interrupts;
     armed_deadline->reset();
     the_host->local_apic.end_of_interrupt();
 }
@@ -311,7 +318,7 @@ std::atomic<bool> manager_ready = false;
 
 void run_hypervisor(Host& host) {
     the_host = &host;
-    auto factory = start_virtualization(arm_timer);
+    auto factory = start_virtualization(arm_timer, timer_interrupt_count);
     if (!factory) {
         host.log.error("{}", factory.error().text);
         host.log.error("no VM can run on this machine; Bulkhead {} is halted", version);

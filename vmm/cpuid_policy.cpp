@@ -139,7 +139,16 @@ Result<> CpuidPolicy::build(const PhysicalMachine& machine, const CpuidParameter
     build_topology();
     build_extended(machine);
     derive_masks();
+    mark_constant();
     return {};
+}
+
+void CpuidPolicy::mark_constant() {
+    const auto mark = [this](Slot& slot) {
+        slot.constant = slot.count == 1 && !slot.subleaves && entries_[slot.first].patch == Patch::none;
+    };
+    for (u32 n = 0; n <= max_basic_; ++n) mark(basic_[n]);
+    for (u32 n = 0; n < extended_slots && extended_base + n <= max_extended_; ++n) mark(extended_[n]);
 }
 
 void CpuidPolicy::clear() {

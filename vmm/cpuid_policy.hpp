@@ -63,6 +63,13 @@ class CpuidPolicy {
     [[nodiscard]] Result<> build(const PhysicalMachine& machine, const CpuidParameters& parameters);
 
     [[nodiscard]] CpuidResult lookup(u32 leaf, u32 subleaf, const CpuidState& state) const;
+    // What the leaf says where neither the subleaf nor the state matters, as with most; else null.
+    [[nodiscard]] const CpuidResult* constant(u32 leaf) const {
+        const Slot* slot = leaf < basic_slots                      ? &basic_[leaf]
+                           : leaf - extended_base < extended_slots ? &extended_[leaf - extended_base]
+                                                                   : nullptr;
+        return slot != nullptr && slot->constant ? &entries_[slot->first].result : nullptr;
+    }
     // False: lookup() does not look at the state, which costs something to read.
     [[nodiscard]] static constexpr bool may_depend_on_state(u32 leaf) {
         constexpr u32 xsave_leaf = 0xD;
@@ -98,6 +105,7 @@ class CpuidPolicy {
         u8 first = 0;
         u8 count = 0;
         bool subleaves = false;  // else ECX does not matter
+        bool constant = false;   // see constant()
     };
 
     static constexpr u32 basic_slots = 0x20, extended_slots = 0x22;
@@ -120,6 +128,7 @@ class CpuidPolicy {
     void build_frequency();
     void build_extended(const PhysicalMachine& machine);
     void derive_masks();
+    void mark_constant();
     [[nodiscard]] u32 xsave_size(u64 components) const;
     [[nodiscard]] u32 compact_size(u64 components) const;
     [[nodiscard]] CpuidResult patched(const Entry& entry, const CpuidState& state) const;

@@ -13,20 +13,21 @@ Vcpu::Handling Vcpu::dispatch(const Exit& exit) {
         case ExitReason::external_interrupt:
         case ExitReason::host_nmi: turn_over_ = true; return Handling::handled;
         case ExitReason::preemption:
+        case ExitReason::answered:
+        case ExitReason::spurious: return Handling::handled;
         case ExitReason::interrupt_window:
         case ExitReason::nmi_window:
-        case ExitReason::tpr_below_threshold:
-        case ExitReason::spurious: return Handling::handled;
+        case ExitReason::tpr_below_threshold: quick_.apic_touched = true; return Handling::handled;
         case ExitReason::cpuid: return handle_cpuid(exit);
         case ExitReason::port_io: return handle_port(exit);
         case ExitReason::nested_page_fault: return handle_nested_fault(exit);
         case ExitReason::apic_access: return handle_apic_access(exit);
         case ExitReason::apic_write:
-            apic_touched_ = true;
+            quick_.apic_touched = true;
             apic_.apic_write(exit.apic.offset);
             return Handling::handled;
         case ExitReason::virtual_eoi:
-            apic_touched_ = true;
+            quick_.apic_touched = true;
             apic_.virtual_eoi(exit.vector);
             return Handling::handled;
         case ExitReason::hlt: return handle_hlt(exit);
@@ -127,16 +128,13 @@ Vcpu::Handling Vcpu::handle_hlt(const Exit& exit) {
 
 // No hypercall is offered. VMCALL and VMMCALL of a kernel get an error, of a user program #UD.
 Vcpu::Handling Vcpu::handle_hypercall(const Exit& exit) {
-    const ControlState state = control_state();
-    const bool virtual_8086 = (backend_.read(Register::rflags) & rflags::vm) != 0;
-    if (state.cpl != 0 || virtual_8086) {
+    if (backend_.cpl() != 0) {
         raise(make_invalid_opcode());
         return Handling::handled;
     }
     const unsigned length = length_of(exit);
     if (length == 0) return Handling::handled;
-    constexpr i64 no_such_call = -38;
-    backend_.gprs.rax = in_64_bit_code() ? static_cast<u64>(no_such_call) : static_cast<u32>(no_such_call);
+    backend_.gprs.rax = QuickExits::hypercall(backend_.in_64_bit_code());
     complete_instruction(length);
     return Handling::handled;
 }
@@ -146,6 +144,8 @@ Vcpu::Handling Vcpu::handle_msr_read(const Exit& exit) {
     if (length == 0) return Handling::handled;
     MsrContext context = msr_context();
     const auto value = read_msr(exit.msr.index, context);
+    // The timer may have struck.
+    if (QuickExits::reaches_apic(exit.msr.index)) quick_.apic_touched = true;
     if (!value) {
         raise(value.error());
         return Handling::handled;
@@ -166,9 +166,9 @@ Vcpu::Handling Vcpu::handle_msr_write(const Exit& exit) {
         raise(written.error());
         return Handling::handled;
     }
-    if (exit.msr.index == msr::apic_base && apic_.page_address() != page) instructions_.clear();
+    if (exit.msr.index == msr::apic_base && apic_.page_address() != page) quick_.instructions.clear();
     if (wanted_apic_mode() != apic_mode_) apply_apic_mode();
-    apic_touched_ = true;
+    quick_.apic_touched = true;
     complete_instruction(length);
     return Handling::handled;
 }
@@ -238,7 +238,7 @@ std::optional<Event> Vcpu::read_control_register(const ControlRegisterAccess& ac
         default: return make_invalid_opcode();
     }
     u64& to = backend_.gprs[access.general_register];
-    to = in_64_bit_code() ? value : static_cast<u32>(value);
+    to = backend_.in_64_bit_code() ? value : static_cast<u32>(value);
     return std::nullopt;
 }
 
@@ -246,7 +246,7 @@ std::optional<Event> Vcpu::write_control_register(const ControlRegisterAccess& a
     using Kind = ControlRegisterAccess::Kind;
     const ControlState state = control_state();
     u64 value = backend_.gprs[access.general_register];
-    if (!in_64_bit_code()) value = static_cast<u32>(value);
+    if (!backend_.in_64_bit_code()) value = static_cast<u32>(value);
     if (access.kind == Kind::clts) value = clts_value(state.cr0);
     if (access.kind == Kind::lmsw) value = lmsw_value(state.cr0, access.lmsw_value);
     switch (access.kind == Kind::write ? access.number : 0) {
@@ -284,6 +284,7 @@ std::optional<Event> Vcpu::write_control_register(const ControlRegisterAccess& a
             const auto checked = check_cr8(value);
             if (!checked) return checked.error();
             apic_.set_cr8(static_cast<u8>(*checked));
+            quick_.apic_touched = true;
             backend_.set_cr8(static_cast<u8>(*checked));
             return std::nullopt;
         }
@@ -364,13 +365,7 @@ Vcpu::Handling Vcpu::handle_port(const Exit& exit) {
     if (access.string) return emulate_instruction({});
     const unsigned length = length_of(exit);
     if (length == 0) return Handling::handled;
-    u64& rax = backend_.gprs.rax;
-    if (access.in) {
-        const u32 value = vm_.port_read(access.port, access.size, number_);
-        rax = access.size == 4 ? value : insert(rax, 8 * access.size - 1, 0, value);
-    } else {
-        vm_.port_write(access.port, access.size, static_cast<u32>(rax & all_ones(access.size)), number_);
-    }
+    (void)quick_.port(access, backend_.gprs);
     complete_instruction(length);
     return Handling::handled;
 }
@@ -391,7 +386,7 @@ Vcpu::Handling Vcpu::handle_nested_fault(const Exit& exit) {
         }
     }
     // It may be the local APIC's, where that has been moved to.
-    if (fault.address.align_down(page_size) == hidden_page()) apic_touched_ = true;
+    if (fault.address.align_down(page_size) == hidden_page()) quick_.apic_touched = true;
     return emulate_instruction({.physical = fault.address,
                                 .linear = fault.linear,
                                 .valid = !fault.during_walk,
@@ -411,7 +406,7 @@ Vcpu::Handling Vcpu::handle_apic_access(const Exit& exit) {
         raise(make_invalid_opcode());
         return Handling::handled;
     }
-    apic_touched_ = true;
+    quick_.apic_touched = true;
     return emulate_instruction({.physical = apic_.page_address() + access.offset,
                                 .linear = {},
                                 .valid = true,
@@ -426,8 +421,8 @@ bool Vcpu::fetch(Instruction& instruction) {
     FetchedInstruction fetched;
     if (fetch_instruction(context, execution_mode(context), fetched)) {
         instruction = fetched.instruction;
-        instructions_.store(backend_.code_place(), instruction, {fetched.bytes, fetched.byte_count},
-                            vm_.memory(), hidden_page());
+        quick_.instructions.store(backend_.code_place(), instruction, {fetched.bytes, fetched.byte_count},
+                                  vm_.memory(), hidden_page());
         return true;
     }
     finish_emulation(fetched.outcome, {fetched.bytes, fetched.byte_count});
@@ -442,23 +437,27 @@ GuestPhysical Vcpu::hidden_page() const {
 
 Vcpu::Handling Vcpu::emulate_instruction(const KnownTranslation& known) {
     VcpuContext context(vm_, number_, backend_, apic_, cpuid_);
-    const ExecutionMode mode = execution_mode(context);
+    const ExecutionMode mode = backend_.in_64_bit_code()
+                                   ? ExecutionMode{.cpl = static_cast<u8>(backend_.cpl())}
+                                   : execution_mode(context);
     const CodePlace place = backend_.code_place();
-    if (const auto* known_instruction = instructions_.find(place)) {
+    if (const auto* known_instruction = quick_.instructions.find(place)) {
         const Instruction& instruction = known_instruction->instruction;
         const Outcome outcome = emulate(context, mode, instruction, {.known = known});
+        quick_.apic_touched = quick_.apic_touched || context.apic_accessed();
         finish_emulation(outcome, {known_instruction->bytes, instruction.length});
         return Handling::handled;
     }
     FetchedInstruction fetched;
     Outcome outcome;
     if (fetch_instruction(context, mode, fetched)) {
-        instructions_.store(place, fetched.instruction, {fetched.bytes, fetched.byte_count}, vm_.memory(),
-                            hidden_page());
+        quick_.instructions.store(place, fetched.instruction, {fetched.bytes, fetched.byte_count},
+                                  vm_.memory(), hidden_page());
         outcome = emulate(context, mode, fetched.instruction, {.known = known});
     } else {
         outcome = fetched.outcome;
     }
+    quick_.apic_touched = quick_.apic_touched || context.apic_accessed();
     // Of what was fetched, the instruction alone, where it is known how long that is.
     const usize length = fetched.status == DecodeStatus::ok ? fetched.instruction.length : fetched.byte_count;
     finish_emulation(outcome, {fetched.bytes, length});

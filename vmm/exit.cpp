@@ -40,6 +40,7 @@ std::string_view name_of(ExitReason reason) {
         case ExitReason::undefined_instruction: return "undefined instruction";
         case ExitReason::page_modification_log_full: return "page-modification log full";
         case ExitReason::spurious: return "spurious";
+        case ExitReason::answered: return "answered";
         case ExitReason::entry_failure: return "VM-entry failure";
         case ExitReason::hardware_error: return "hardware error";
         case ExitReason::count: break;

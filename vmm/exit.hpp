@@ -50,6 +50,7 @@ enum class ExitReason : u8 {
                             // ...): #UD
     page_modification_log_full,
     spurious,        // nothing to do: re-enter
+    answered,        // an exit that was answered and counted; look for events
     entry_failure,   // the hardware refused the guest's state; VcpuBackend::explain() says which field
     hardware_error,  // nested table misconfigured, unknown exit code, VMfail: this VM stops, with a report
     count

@@ -1,5 +1,5 @@
 // Every exit accounted for: how often each reason struck and what it cost. The core that runs the vCPU counts
-// by count_exit(), count_host() and count_guest(); any other may read meanwhile, by add(), total_count() and
+// by an ExitAccount; any other may read meanwhile, by add(), total_count() and
 // total_ticks(). Each figure is then whole, though not all of one instant.
 #pragma once
 
@@ -20,10 +20,6 @@ struct ExitStatistics {
 
     [[nodiscard]] Entry& of(ExitReason reason) { return entries[static_cast<usize>(reason)]; }
     [[nodiscard]] const Entry& of(ExitReason reason) const { return entries[static_cast<usize>(reason)]; }
-    void count_exit(ExitReason reason) { increase(of(reason).count, 1); }
-    void count_host(ExitReason reason, u64 ticks) { increase(of(reason).ticks, ticks); }
-    void count_host_caused(HostCause cause) { increase(host_caused[static_cast<usize>(cause)], 1); }
-    void count_guest(u64 ticks) { increase(guest_ticks, ticks); }
 
     void add(const ExitStatistics& other) {
         for (usize i = 0; i < static_cast<usize>(ExitReason::count); ++i) {
@@ -50,10 +46,39 @@ struct ExitStatistics {
         return sum;
     }
 
-  private:
-    [[nodiscard]] static u64 load(const u64& value) { return __atomic_load_n(&value, __ATOMIC_RELAXED); }
     // There is one writer: no locked instruction is needed.
     static void increase(u64& value, u64 by) { __atomic_store_n(&value, load(value) + by, __ATOMIC_RELAXED); }
+
+  private:
+    [[nodiscard]] static u64 load(const u64& value) { return __atomic_load_n(&value, __ATOMIC_RELAXED); }
+};
+
+// The statistics with what is needed to go on counting. Its core's alone, but for the statistics.
+class ExitAccount {
+  public:
+    ExitAccount() = default;
+    ExitAccount(const ExitAccount&) = delete;
+    ExitAccount& operator=(const ExitAccount&) = delete;
+
+    ExitStatistics statistics{};
+
+    // The host begins to work for this vCPU.
+    void begin(u64 tsc) { since_ = tsc; }
+    // The guest was entered and left. What went before belongs to the exit before.
+    void turn(u64 entered, u64 left, ExitReason reason) {
+        ExitStatistics::increase(last_->ticks, entered - since_);
+        ExitStatistics::increase(statistics.guest_ticks, left - entered);
+        since_ = left;
+        last_ = &statistics.of(reason);
+        ExitStatistics::increase(last_->count, 1);
+    }
+    // The host's work for it ends.
+    void end(u64 tsc) { ExitStatistics::increase(last_->ticks, tsc - since_); }
+    [[nodiscard]] ExitReason last() const { return static_cast<ExitReason>(last_ - statistics.entries); }
+
+  private:
+    u64 since_ = 0;
+    ExitStatistics::Entry* last_ = &statistics.of(ExitReason::spurious);
 };
 
 }  // namespace bulkhead

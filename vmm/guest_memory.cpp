@@ -18,6 +18,7 @@ Result<> GuestMemory::add(const Range& range) {
                         other.start.raw());
         }
     }
+    if (ranges_.size() < ranges_.capacity() && range.length > largest_.length) largest_ = range;
     if (!ranges_.push_back(range)) return fail("guest memory has too many ranges, {}", ranges_.size());
     for (usize i = ranges_.size() - 1; i > 0 && ranges_[i - 1].start > ranges_[i].start; --i) {
         const Range moved = ranges_[i - 1];
@@ -27,19 +28,11 @@ Result<> GuestMemory::add(const Range& range) {
     return {};
 }
 
-const GuestMemory::Range* GuestMemory::find(GuestPhysical address) const {
+const GuestMemory::Range* GuestMemory::search(GuestPhysical address) const {
     for (const Range& range : ranges_) {
-        // Unsigned: an address below the start becomes a huge offset.
         if (address - range.start < range.length) return &range;
     }
     return nullptr;
-}
-
-u8* GuestMemory::at(GuestPhysical address, u64 length) const {
-    const Range* range = find(address);
-    if (range == nullptr) return nullptr;
-    const u64 offset = address - range->start;
-    return length <= range->length - offset ? range->host + offset : nullptr;
 }
 
 namespace {

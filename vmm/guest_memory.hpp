@@ -24,7 +24,17 @@ class GuestMemory {
     [[nodiscard]] Result<> add(const Range& range);
 
     // The host address of [address, address + length), or null unless it lies wholly within one range.
-    [[nodiscard]] u8* at(GuestPhysical address, u64 length) const;
+    [[nodiscard]] u8* at(GuestPhysical address, u64 length) const {
+        const Range* range = find(address);
+        if (range == nullptr) return nullptr;
+        const u64 offset = address - range->start;
+        return length <= range->length - offset ? range->host + offset : nullptr;
+    }
+    // ROM and what is no RAM is not.
+    [[nodiscard]] bool is_writable(GuestPhysical address) const {
+        const Range* range = find(address);
+        return range != nullptr && range->writable;
+    }
 
     // Copies, crossing adjacent ranges where need be. False, with nothing promised about the buffer, where
     // some byte is not RAM.
@@ -36,8 +46,14 @@ class GuestMemory {
     [[nodiscard]] u64 total_bytes() const;
 
   private:
-    [[nodiscard]] const Range* find(GuestPhysical address) const;
+    [[nodiscard]] const Range* find(GuestPhysical address) const {
+        // Unsigned: an address below the start becomes a huge offset.
+        if (address - largest_.start < largest_.length) return &largest_;
+        return search(address);
+    }
+    [[nodiscard]] const Range* search(GuestPhysical address) const;
 
+    Range largest_{};               // a copy: most addresses are there
     FixedVector<Range, 8> ranges_;  // sorted by start
 };
 

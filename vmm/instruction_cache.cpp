@@ -5,30 +5,6 @@
 #include "kernel/base/bits.hpp"
 
 namespace bulkhead {
-namespace {
-
-// Another processor of the guest's may write at the same time.
-u64 load_entry(const u64* at) {
-    return __atomic_load_n(at, __ATOMIC_RELAXED);
-}
-
-u64 load_bytes(const u8* at) {
-    u64 value = 0;
-    std::memcpy(&value, at, sizeof value);
-    return value;
-}
-
-}  // namespace
-
-bool InstructionCache::still_holds(const Entry& entry) {
-    for (unsigned i = 0; i < entry.depth; ++i) {
-        if (load_entry(entry.path[i]) != entry.values[i]) return false;
-    }
-    if ((load_bytes(entry.code) & entry.mask) != entry.first) return false;
-    const unsigned length = entry.found.instruction.length;
-    return length <= 8 || load_bytes(entry.code + length - 8) == entry.last;
-}
-
 // Intel SDM Vol. 3A, 4.5 (June 2023 edition): four-level paging.
 void InstructionCache::store(const CodePlace& place, const Instruction& instruction, Bytes bytes,
                              const GuestMemory& memory, GuestPhysical hidden) {
@@ -39,6 +15,7 @@ void InstructionCache::store(const CodePlace& place, const Instruction& instruct
     constexpr u64 address_mask = low_mask(52) & ~low_mask(12);
     constexpr u64 present = bit(0), accessed = bit(5), large = bit(7);
     Entry entry;
+    unsigned depth = 0;
     entry.rip = place.rip;
     entry.cr3 = place.cr3;
     u64 table = place.cr3 & address_mask;
@@ -50,8 +27,8 @@ void InstructionCache::store(const CodePlace& place, const Instruction& instruct
         const u64* slot = reinterpret_cast<const u64*>(at);
         const u64 value = load_entry(slot);
         if ((value & (present | accessed)) != (present | accessed)) return;
-        entry.path[entry.depth] = slot;
-        entry.values[entry.depth++] = value;
+        entry.path[depth] = slot;
+        entry.values[depth++] = value;
         const bool last = level == 0 || (value & large) != 0;
         if (!last) {
             table = value & address_mask;
@@ -69,8 +46,14 @@ void InstructionCache::store(const CodePlace& place, const Instruction& instruct
     entry.found.instruction = instruction;
     entry.mask = length >= 8 ? ~u64{0} : low_mask(8 * length);
     entry.first = load_bytes(entry.found.bytes) & entry.mask;
-    if (length > 8) entry.last = load_bytes(entry.found.bytes + length - 8);
-    entries_[slot_of(place.rip)] = entry;
+    if (length > 8) {
+        entry.tail = entry.code + length - 8;
+        entry.last = load_bytes(entry.found.bytes + length - 8);
+    }
+    Entry& kept = entries_[slot_of(place.rip)];
+    kept = entry;
+    for (; depth < levels; ++depth) kept.path[depth] = &kept.values[depth];
+    if (length <= 8) kept.tail = reinterpret_cast<const u8*>(&kept.last);
 }
 
 void InstructionCache::clear() {

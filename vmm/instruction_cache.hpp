@@ -41,8 +41,8 @@ class InstructionCache {
     // The instruction there, or null. Good until the next store() or clear().
     [[nodiscard]] const Found* find(const CodePlace& place) const {
         const Entry& entry = entries_[slot_of(place.rip)];
-        if (entry.rip != place.rip || entry.cr3 != place.cr3 || !place.long_mode) return nullptr;
-        return still_holds(entry) ? &entry.found : nullptr;
+        const bool same = ((entry.rip ^ place.rip) | (entry.cr3 ^ place.cr3)) == 0;
+        return same && place.long_mode && still_holds(entry) ? &entry.found : nullptr;
     }
 
     // Keeps what was decoded of `bytes` there, where it is of use. `hidden`: a guest-physical page at which
@@ -59,18 +59,31 @@ class InstructionCache {
     struct Entry {
         u64 rip = nowhere;
         u64 cr3 = 0;
-        const u64* path[levels] = {};  // the paging entries passed, from the root
+        // The paging entries passed, from the root, and what they held. What is behind the last one stands
+        // for itself.
+        const u64* path[levels] = {};
         u64 values[levels] = {};
-        u8 depth = 0;
         const u8* code = nullptr;  // in RAM
-        u64 mask = 0;              // of the bytes at `code` that belong to it
+        u64 mask = 0;              // of the eight bytes at `code` that belong to the instruction
         u64 first = 0;             // those
-        u64 last = 0;              // of an instruction of more than eight bytes, the last eight
+        const u8* tail = nullptr;  // the last eight bytes of one of more than eight; else `last` itself
+        u64 last = 0;
         Found found{};
     };
 
     [[nodiscard]] static unsigned slot_of(u64 rip) { return static_cast<unsigned>(rip ^ rip >> 4) % slots; }
-    [[nodiscard]] static bool still_holds(const Entry& entry);
+    // Another processor of the guest's may write at the same time.
+    [[nodiscard]] static u64 load_entry(const u64* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
+    [[nodiscard]] static u64 load_bytes(const u8* at) {
+        u64 value = 0;
+        __builtin_memcpy(&value, at, sizeof value);
+        return value;
+    }
+    [[nodiscard]] static bool still_holds(const Entry& entry) {
+        u64 difference = (load_bytes(entry.code) & entry.mask) ^ entry.first;
+        for (unsigned i = 0; i < levels; ++i) difference |= load_entry(entry.path[i]) ^ entry.values[i];
+        return (difference | (load_bytes(entry.tail) ^ entry.last)) == 0;
+    }
 
     Entry entries_[slots];
 };

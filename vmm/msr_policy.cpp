@@ -99,8 +99,26 @@ constexpr bool is_sorted_without_overlap() {
 }
 static_assert(is_sorted_without_overlap());
 
+// Most registers' rules are found at once: which rule to try, by some of the index's bits.
+constexpr usize guess_of(u32 index) {
+    return (index ^ index >> 9 ^ index >> 24) % 256;
+}
+struct Guesses {
+    u8 rule[256] = {};
+    consteval Guesses() {
+        for (usize i = 0; i < std::size(rules); ++i)
+            for (u32 index = rules[i].first; index <= rules[i].last; ++index)
+                rule[guess_of(index)] = static_cast<u8>(i);
+    }
+};
+constexpr Guesses guesses;
+
 // The rule that names `index`, or null.
 const Rule* find(u32 index, CpuVendor vendor) {
+    const u8 who = vendor == CpuVendor::intel ? intel : vendor == CpuVendor::amd ? amd : 4;
+    const Rule& guess = rules[guesses.rule[guess_of(index)]];
+    if (index - guess.first <= guess.last - guess.first) [[likely]]
+        return (guess.vendors & who) != 0 ? &guess : nullptr;
     usize low = 0, high = std::size(rules);
     while (low < high) {
         const usize middle = (low + high) / 2;
@@ -111,7 +129,6 @@ const Rule* find(u32 index, CpuVendor vendor) {
         }
     }
     if (low == std::size(rules) || rules[low].first > index) return nullptr;
-    const u8 who = vendor == CpuVendor::intel ? intel : vendor == CpuVendor::amd ? amd : 4;
     return (rules[low].vendors & who) != 0 ? &rules[low] : nullptr;
 }
 
@@ -281,6 +298,12 @@ void MsrState::reset() {
 }
 
 MsrResult read_msr(MsrIndex index, MsrContext& context) {
+    const std::optional<u64> value = msr_value(index, context);
+    if (!value) return refuse();
+    return *value;
+}
+
+std::optional<u64> msr_value(MsrIndex index, MsrContext& context) {
     std::optional<u64> value;
     if (index >= msr::x2apic_first && index <= msr::x2apic_last) {
         value = context.apic.read_msr(index);
@@ -297,8 +320,7 @@ MsrResult read_msr(MsrIndex index, MsrContext& context) {
             case Kind::special: value = read_special(index.raw(), context); break;
         }
     }
-    if (!value) return refuse();
-    return *value;
+    return value;
 }
 
 MsrWritten write_msr(MsrIndex index, u64 value, MsrContext& context) {

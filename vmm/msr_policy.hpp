@@ -9,6 +9,7 @@
 
 #include <array>
 #include <expected>
+#include <optional>
 
 #include "arch/x86/regs/msr.hpp"
 #include "vmm/cpu_state.hpp"
@@ -51,6 +52,8 @@ struct MsrContext {
 using MsrResult = std::expected<u64, Event>;
 using MsrWritten = std::expected<void, Event>;
 
+// The same without saying which fault: nothing is #GP(0).
+[[nodiscard]] std::optional<u64> msr_value(MsrIndex index, MsrContext& context);
 [[nodiscard]] MsrResult read_msr(MsrIndex index, MsrContext& context);
 [[nodiscard]] MsrWritten write_msr(MsrIndex index, u64 value, MsrContext& context);
 

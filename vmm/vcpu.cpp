@@ -16,7 +16,14 @@ constexpr u64 longest_turns_per_second = 100;
 
 Vcpu::Vcpu(VirtualMachine& vm, unsigned number, VcpuBackend& backend, LocalApic& apic,
            const CpuidPolicy& cpuid)
-    : vm_(vm), backend_(backend), apic_(apic), cpuid_(cpuid), number_(number) {}
+    : vm_(vm),
+      backend_(backend),
+      apic_(apic),
+      cpuid_(cpuid),
+      number_(number),
+      quick_(vm, number, msr_context()) {
+    backend_.quick = &quick_;
+}
 
 void Vcpu::reset(const StartState* start) {
     backend_.reset();
@@ -64,24 +71,24 @@ void Vcpu::load_start_state(const StartState& start) {
 }
 
 Vcpu::RunResult Vcpu::run(u64 deadline) {
-    // The time outside the guest is the last exit's: what was spent since `now` here, and later in the loop.
+    // The time outside the guest is the last exit's.
     u64 now = vm_.machine().tsc();
+    quick_.account.begin(now);
     const RunResult result = run_from(now, deadline);
-    statistics_.count_host(last_exit_, vm_.machine().tsc() - now);
+    quick_.account.end(vm_.machine().tsc());
     return result;
 }
 
-// One entry, and the exit that ends it.
+// One entry, and the exit that ends it. That is ExitReason::answered where nothing is left to be done.
 [[gnu::always_inline]] inline Exit Vcpu::enter(u64& now, u64 deadline) {
-    const PhysicalMachine& machine = vm_.machine();
     const u64 timer = next_timer();
     timer_check_ = timer;
-    const u64 entered = machine.tsc();
-    statistics_.count_host(last_exit_, entered - now);
     const Exit exit = backend_.run(timer < deadline ? timer : deadline);
-    now = machine.tsc();
-    statistics_.count_guest(now - entered);
-    statistics_.count_exit(exit.reason);
+    now = backend_.left;
+    if (exit.reason != ExitReason::answered) {
+        quick_.account.turn(backend_.entered, now, exit.reason);
+        last_code_ = exit.raw_code;
+    }
     return exit;
 }
 
@@ -89,7 +96,9 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
 std::optional<Vcpu::RunResult> Vcpu::run_watched(u64& now, u64 deadline) {
     if (now >= watched_until_.load(std::memory_order_relaxed)) apic_.set_watched(false);
     if (events_possible()) deliver_events();
+    backend_.quick = nullptr;
     const Exit exit = enter(now, deadline);
+    backend_.quick = &quick_;
     record(exit);
     handle(exit);
     if (is_asynchronous(exit.reason)) after_asynchronous(exit.reason, now, deadline);
@@ -101,7 +110,7 @@ std::optional<Vcpu::RunResult> Vcpu::run_watched(u64& now, u64 deadline) {
 void Vcpu::record(const Exit& exit) {
     ExitRecord record{.vcpu = number_, .reason = exit.reason, .code = exit.raw_code};
     record.address = backend_.read(Register::rip);
-    if (!in_64_bit_code())
+    if (!backend_.in_64_bit_code())
         record.address = static_cast<u32>(record.address + backend_.segment(SegmentName::cs).base);
     const auto read =
         read_guest_memory(vm_.memory(), *this, Management::AddressKind::linear, record.address, record.bytes);
@@ -117,6 +126,8 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
     // interrupts alone.
     const u64 turn = vm_.machine().tsc_hz() / longest_turns_per_second;
     const u64 turn_end = deadline > now && deadline - now > turn ? now + turn : deadline;
+    quick_.turn_end = turn_end;
+    quick_.apic_touched = true;
     while (true) {
         if (vm_.stopped()) return RunResult::stopped;
         if (now >= timer_check_) expire_timers();
@@ -128,6 +139,7 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
                 // Another vCPU may send one INIT after the other: each ends the turn, lest the host wait.
                 if (was_init || activity() != Activity::halted) return RunResult::yielded;
                 set_activity(Activity::active);
+                quick_.apic_touched = true;
             }
             if (apic_.watched()) {
                 if (now >= turn_end) return RunResult::yielded;
@@ -138,6 +150,7 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
         if (now >= turn_end) return RunResult::yielded;
         if (events_possible()) deliver_events();
         const Exit exit = enter(now, deadline);
+        if (exit.reason == ExitReason::answered) continue;
         handle(exit);
         if (is_asynchronous(exit.reason)) [[unlikely]]
             after_asynchronous(exit.reason, now, deadline);
@@ -148,11 +161,9 @@ Vcpu::RunResult Vcpu::run_from(u64& now, u64 deadline) {
     }
 }
 
-// Whether deliver_events() would do anything. Where the hardware delivers from the IRR, as a rule it would
-// not.
+// Whether deliver_events() would do anything.
 bool Vcpu::events_possible() const {
-    return vm_.apic_assist() != ApicAssist::full || apic_touched_ || windows_ || deferred_ ||
-           apic_.may_have_event();
+    return quick_.apic_touched || deferred_ || apic_.may_have_event();
 }
 
 // An exit that no instruction asked for: for whose sake it was, and whether the guest sleeps. `now`: of the
@@ -173,7 +184,7 @@ void Vcpu::after_asynchronous(ExitReason reason, u64 now, u64 deadline) {
         // The host's timer may be a little early, whoever's time it stands for.
         if (cause == HostCause::tick && timer_check_ <= deadline) return;
     }
-    statistics_.count_host_caused(cause);
+    ExitStatistics::increase(quick_.account.statistics.host_caused[static_cast<usize>(cause)], 1);
 }
 
 // One exit: decides what becomes of it, and of the event whose delivery it broke off.
@@ -182,11 +193,12 @@ void Vcpu::handle(const Exit& exit) {
         interrupted_ = exit.interrupted;
         turn_over_ = true;
     }
-    last_exit_ = exit.reason;
-    last_code_ = exit.raw_code;
     if (vm_.apic_assist() == ApicAssist::none) {
         const u8 task_priority = backend_.cr8();
-        if (task_priority != apic_.cr8()) apic_.set_cr8(task_priority);
+        if (task_priority != apic_.cr8()) {
+            apic_.set_cr8(task_priority);
+            quick_.apic_touched = true;
+        }
     }
     if (dispatch(exit) == Handling::unhandled && !vm_.stopped()) {
         FixedString<160> text;
@@ -211,14 +223,19 @@ void Vcpu::crash(std::string_view why) {
 
 void Vcpu::expire_timers() {
     const Ticks now = vm_.clock().now();
-    if (apic_.deadline() <= now) apic_.expire();
+    if (apic_.deadline() <= now) {
+        apic_.expire();
+        quick_.apic_touched = true;
+    }
     if (number_ == VirtualMachine::timekeeper) vm_.expire_devices(now);
 }
 
 u64 Vcpu::next_timer() {
     Ticks due = apic_.deadline();
+    quick_.apic_deadline = due;
     if (number_ == VirtualMachine::timekeeper) {
         const Ticks devices = vm_.device_deadline();
+        quick_.device_deadline = devices;
         if (devices < due) due = devices;
     }
     return vm_.clock().to_physical(due);
@@ -359,8 +376,9 @@ void Vcpu::deliver_events() {
     const ApicAssist assist = vm_.apic_assist();
     apic_.collect();
     const bool collected = apic_.take_collected();
-    if (assist == ApicAssist::full && (collected || apic_touched_)) {
-        apic_touched_ = false;
+    const bool touched = quick_.apic_touched;
+    quick_.apic_touched = false;
+    if (assist == ApicAssist::full && (collected || touched)) {
         while (const auto vector = apic_.take_trigger_change()) {
             backend_.set_eoi_exit(*vector, apic_.is_level(*vector));
         }
@@ -424,8 +442,8 @@ ApicMode Vcpu::wanted_apic_mode() const {
 }
 
 void Vcpu::apply_apic_mode() {
-    apic_touched_ = true;
-    instructions_.clear();
+    quick_.apic_touched = true;
+    quick_.instructions.clear();
     apic_mode_ = wanted_apic_mode();
     backend_.set_apic_mode(apic_mode_);
 }
@@ -434,7 +452,7 @@ void Vcpu::apply_apic_mode() {
 // ---------------------------------------------------------------------------------
 
 unsigned Vcpu::decoded_length() {
-    if (const auto* known = instructions_.find(backend_.code_place())) return known->instruction.length;
+    if (const auto* known = quick_.instructions.find(backend_.code_place())) return known->instruction.length;
     Instruction instruction;
     if (!fetch(instruction)) return 0;
     return instruction.length;
@@ -444,13 +462,9 @@ void Vcpu::complete_instruction(unsigned length) {
     if (backend_.advance(length)) [[likely]]
         return;
     u64 rip = backend_.read(Register::rip) + length;
-    if (!in_64_bit_code()) rip &= 0xFFFF'FFFF;
+    if (!backend_.in_64_bit_code()) rip &= 0xFFFF'FFFF;
     backend_.write(Register::rip, rip);
     finish_instruction();
-}
-
-bool Vcpu::in_64_bit_code() const {
-    return (backend_.read(Register::efer) & efer::lma) != 0 && backend_.segment(SegmentName::cs).long_mode();
 }
 
 // What the processor does behind every instruction: the interrupt shadow ends, RF falls, a set TF traps.
@@ -476,7 +490,7 @@ void Vcpu::describe(Sink& sink) const {
     static constexpr std::string_view names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                    "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
     print(sink, "vcpu {}: rip {:016x} rflags {:08x} last exit: {} (code {:#x})\n", number_,
-          backend_.read(Register::rip), backend_.read(Register::rflags), name_of(last_exit_), last_code_);
+          backend_.read(Register::rip), backend_.read(Register::rflags), name_of(last_exit()), last_code_);
     for (unsigned i = 0; i < 16; ++i) {
         print(sink, "  {} {:016x}{}", names[i], backend_.gprs[i], i % 4 == 3 ? "\n" : "");
     }

@@ -14,10 +14,9 @@
 #include "vmm/dev/local_apic.hpp"
 #include "vmm/exit.hpp"
 #include "vmm/exit_records.hpp"
-#include "vmm/exit_statistics.hpp"
-#include "vmm/instruction_cache.hpp"
 #include "vmm/loader/start_state.hpp"
 #include "vmm/msr_policy.hpp"
+#include "vmm/quick_exits.hpp"
 #include "vmm/vcpu_backend.hpp"
 
 namespace bulkhead {
@@ -81,7 +80,6 @@ class Vcpu final {
     }
     // Any core.
     [[nodiscard]] bool alone() const { return alone_.load(std::memory_order_relaxed); }
-    [[nodiscard]] const ExitStatistics& statistics() const { return statistics_; }
     // Keeps the last exits, with the instructions they came of, until the physical TSC has this value. Any
     // core.
     void watch(u64 until) {
@@ -90,8 +88,9 @@ class Vcpu final {
         apic_.set_watched(true);
     }
     [[nodiscard]] const ExitRecords& records() const { return records_; }
+    [[nodiscard]] const ExitStatistics& statistics() const { return quick_.account.statistics; }
     // The last exit and the vendor's code for it.
-    [[nodiscard]] ExitReason last_exit() const { return last_exit_; }
+    [[nodiscard]] ExitReason last_exit() const { return quick_.account.last(); }
     [[nodiscard]] u64 last_code() const { return last_code_; }
 
     // Registers and the last exit, for a report.
@@ -140,7 +139,6 @@ class Vcpu final {
     // Moves RIP past the exiting instruction and does what the processor does at an instruction boundary.
     void complete_instruction(unsigned length);
     void finish_instruction();
-    [[nodiscard]] bool in_64_bit_code() const;
     void raise(const Event& event);
     void crash(std::string_view why);
 
@@ -166,8 +164,7 @@ class Vcpu final {
     ApicMode apic_mode_ = ApicMode::xapic;  // what the backend was told
     std::atomic<bool> halted_with_interrupts_{false};
     std::atomic<bool> alone_{false};
-    bool apic_touched_ = true;  // its registers changed in software: the hardware's view has to be made anew
-    bool windows_ = false;      // the backend was asked for a window
+    bool windows_ = false;  // the backend was asked for a window
     // The exit was for an interrupt of the host's; or an exception, or broke off an event's delivery: the
     // guest may have arranged for the next to strike before any instruction of its own, and with it before
     // any interrupt of the host's is taken.
@@ -175,12 +172,10 @@ class Vcpu final {
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
     std::optional<Event> deferred_{};     // an acknowledged interrupt that has yet to be delivered
     u64 timer_check_ = 0;                 // the physical TSC at which a timer is due
-    ExitReason last_exit_ = ExitReason::spurious;
     u64 last_code_ = 0;
-    ExitStatistics statistics_{};
     std::atomic<u64> watched_until_{0};
     ExitRecords records_;
-    InstructionCache instructions_{};
+    QuickExits quick_;
 };
 
 }  // namespace bulkhead

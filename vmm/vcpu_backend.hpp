@@ -27,15 +27,25 @@ struct CodePlace {
     bool long_mode = false;  // 64-bit code under four-level paging
 };
 
+class QuickExits;
+
 class VcpuBackend {
   public:
     // General registers as of the last exit; what is written here holds on the next entry.
     GeneralRegisters gprs{};
+    // The host's TSC right before the last entry and right behind its exit.
+    u64 entered = 0;
+    u64 left = 0;
 
-    // Enters the guest until an exit that someone has to act on. `deadline`: host TSC value at which the host
-    // wants the core back at the latest (ExitReason::preemption); ~0: never. Interrupts of the host end it at
-    // any time. Runs with host interrupts disabled before and after; a host interrupt that ended it stays
-    // pending or was handled on the way, as the vendor's hardware has it.
+    // What answers exits within run(); null: nothing does.
+    QuickExits* quick = nullptr;
+
+    // Enters the guest until an exit that someone has to act on. Those that `quick` has answered are counted
+    // by then; after one that wants a look, or with the deadline, the reason is ExitReason::answered.
+    // `deadline`: host TSC value at which the host wants the core back at the latest
+    // (ExitReason::preemption); ~0: never. Interrupts of the host end it at any time. Runs with host
+    // interrupts disabled before and after; a host interrupt that ended it stays pending or was handled on
+    // the way, as the vendor's hardware has it.
     [[nodiscard]] virtual Exit run(u64 deadline) = 0;
 
     [[nodiscard]] virtual u64 read(Register which) const = 0;
@@ -63,12 +73,20 @@ class VcpuBackend {
         return true;
     }
 
-    // advance() and code_place() are overridden for speed alone.
+    // These are overridden for speed alone, as is advance().
     [[nodiscard]] virtual CodePlace code_place() const {
         return {.rip = read(Register::rip),
                 .cr3 = read(Register::cr3),
                 .long_mode = (read(Register::efer) & efer::lma) != 0 &&
                              segment(SegmentName::cs).long_mode() && (read(Register::cr4) & cr4::la57) == 0};
+    }
+
+    // The privilege level; 3 in virtual-8086 mode.
+    [[nodiscard]] virtual unsigned cpl() const {
+        return (read(Register::rflags) & rflags::vm) != 0 ? 3 : segment(SegmentName::ss).dpl();
+    }
+    [[nodiscard]] virtual bool in_64_bit_code() const {
+        return (read(Register::efer) & efer::lma) != 0 && segment(SegmentName::cs).long_mode();
     }
 
     [[nodiscard]] virtual Interruptibility interruptibility() const = 0;

@@ -51,13 +51,6 @@ void store(u8* at, unsigned size, u64 value) {
     }
 }
 
-bool is_writable(const GuestMemory& memory, GuestPhysical address) {
-    for (const GuestMemory::Range& range : memory.ranges()) {
-        if (address >= range.start && address - range.start < range.length) return range.writable;
-    }
-    return false;
-}
-
 }  // namespace
 
 bool VcpuContext::in_apic(GuestPhysical address) const {
@@ -67,6 +60,7 @@ bool VcpuContext::in_apic(GuestPhysical address) const {
 // The local APIC's page wins over RAM, as it does where the processor itself answers.
 bool VcpuContext::read_physical(GuestPhysical address, unsigned size, u64& value) {
     if (in_apic(address)) {
+        apic_accessed_ = true;
         value = apic_.read(address.offset_in(page_size), size);
         return true;
     }
@@ -80,11 +74,12 @@ bool VcpuContext::read_physical(GuestPhysical address, unsigned size, u64& value
 
 bool VcpuContext::write_physical(GuestPhysical address, unsigned size, u64 value) {
     if (in_apic(address)) {
+        apic_accessed_ = true;
         apic_.write(address.offset_in(page_size), size, value);
         return true;
     }
     if (u8* ram = vm_.memory().at(address, size)) {
-        if (is_writable(vm_.memory(), address)) store(ram, size, value);
+        if (vm_.memory().is_writable(address)) store(ram, size, value);
         return true;
     }
     vm_.mmio_write(address.raw(), size, value, vcpu_);
@@ -95,7 +90,7 @@ ExchangeResult VcpuContext::compare_exchange(GuestPhysical address, unsigned siz
                                              u64 desired) {
     if (in_apic(address)) return ExchangeResult::not_ram;
     u8* ram = vm_.memory().at(address, size);
-    if (ram == nullptr || !is_writable(vm_.memory(), address)) return ExchangeResult::not_ram;
+    if (ram == nullptr || !vm_.memory().is_writable(address)) return ExchangeResult::not_ram;
     switch (size) {
         case 1: return exchange<u8>(ram, expected, desired);
         case 2: return exchange<u16>(ram, expected, desired);
@@ -113,7 +108,7 @@ bool VcpuContext::read_ram(GuestPhysical address, MutableBytes to) {
 }
 
 bool VcpuContext::write_ram(GuestPhysical address, Bytes from) {
-    return !in_apic(address) && is_writable(vm_.memory(), address) && vm_.memory().write(address, from);
+    return !in_apic(address) && vm_.memory().is_writable(address) && vm_.memory().write(address, from);
 }
 
 u32 VcpuContext::port_read(Port port, unsigned size) {

@@ -31,6 +31,9 @@ class VcpuContext final : public EmulationContext {
     void port_write_string(Port port, unsigned size, Bytes bytes) override;
     bool attention_pending() const override;
 
+    // The local APIC's page was reached.
+    [[nodiscard]] bool apic_accessed() const { return apic_accessed_; }
+
   private:
     [[nodiscard]] bool in_apic(GuestPhysical address) const;
 
@@ -39,6 +42,7 @@ class VcpuContext final : public EmulationContext {
     VcpuBackend& backend_;
     LocalApic& apic_;
     const CpuidPolicy& cpuid_;
+    bool apic_accessed_ = false;
 };
 
 }  // namespace bulkhead

@@ -146,22 +146,55 @@ Result<StartState> VirtualMachine::power_on(const BootImages& images) {
 // ---------------------------------------------------------------------
 
 u32 VirtualMachine::port_read(Port port, unsigned size, unsigned vcpu) {
+    const u64 address = port.raw();
+    const Bus::Region* region = ports_.find(address);
+    if (region == nullptr && size == 1) return 0xFF;
+    if (region == nullptr || address + size > region->base + region->length)
+        return read_ports(address, size, vcpu);
+    const LockGuard guard(chips_);
+    const u64 value = region->device->read(address - region->base + region->device_offset, size);
+    if (region->timed) accessed(region->device, vcpu);
+    return static_cast<u32>(value) & (~u32{0} >> (32 - 8 * size));
+}
+
+void VirtualMachine::port_write(Port port, unsigned size, u32 value, unsigned vcpu) {
+    const u64 address = port.raw();
+    const Bus::Region* region = ports_.find(address);
+    if (region == nullptr && size == 1) return;
+    if (region == nullptr || address + size > region->base + region->length)
+        return write_ports(address, size, value, vcpu);
+    const LockGuard guard(chips_);
+    region->device->write(address - region->base + region->device_offset, size,
+                          value & (~u32{0} >> (32 - 8 * size)));
+    if (region->timed) accessed(region->device, vcpu);
+}
+
+// Where not one chip alone is reached.
+u32 VirtualMachine::read_ports(u64 address, unsigned size, unsigned vcpu) {
     const LockGuard guard(chips_);
     const Device* touched = nullptr;
-    const u64 value = ports_.read(port.raw(), size, touched);
+    const u64 value = ports_.read(address, size, touched);
     accessed(touched, vcpu);
     return static_cast<u32>(value);
 }
 
-void VirtualMachine::port_write(Port port, unsigned size, u32 value, unsigned vcpu) {
+void VirtualMachine::write_ports(u64 address, unsigned size, u32 value, unsigned vcpu) {
     const LockGuard guard(chips_);
     const Device* touched = nullptr;
-    ports_.write(port.raw(), size, value, touched);
+    ports_.write(address, size, value, touched);
     accessed(touched, vcpu);
 }
 
 void VirtualMachine::port_read_string(Port port, unsigned size, MutableBytes bytes, unsigned vcpu) {
     const LockGuard guard(chips_);
+    const Bus::Region* region = ports_.find(port.raw());
+    if (region != nullptr && size == 1) {
+        const u64 offset = port.raw() - region->base + region->device_offset;
+        const usize count = bytes.size() < most_bytes_at_once ? bytes.size() : most_bytes_at_once;
+        region->device->read_string(offset, bytes.first(count));
+        if (region->timed) accessed(region->device, vcpu);
+        return;
+    }
     const Device* touched = nullptr;
     for (usize at = 0; at + size <= bytes.size() && at < most_bytes_at_once; at += size) {
         const u64 value = ports_.read(port.raw(), size, touched);
@@ -172,6 +205,14 @@ void VirtualMachine::port_read_string(Port port, unsigned size, MutableBytes byt
 
 void VirtualMachine::port_write_string(Port port, unsigned size, Bytes bytes, unsigned vcpu) {
     const LockGuard guard(chips_);
+    const Bus::Region* region = ports_.find(port.raw());
+    if (region != nullptr && size == 1) {
+        const u64 offset = port.raw() - region->base + region->device_offset;
+        const usize count = bytes.size() < most_bytes_at_once ? bytes.size() : most_bytes_at_once;
+        region->device->write_string(offset, bytes.first(count));
+        if (region->timed) accessed(region->device, vcpu);
+        return;
+    }
     const Device* touched = nullptr;
     for (usize at = 0; at + size <= bytes.size() && at < most_bytes_at_once; at += size) {
         u64 value = 0;

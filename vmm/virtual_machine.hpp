@@ -186,6 +186,8 @@ class VirtualMachine final : private Waker, private PowerControl, private Charac
     void write(u8 character) override { surroundings_.serial_output(parameters_.number, character); }
     void stop(StopReason reason, std::string_view text, unsigned vcpu = no_vcpu);
     void accessed(const Device* device, unsigned vcpu);
+    [[nodiscard, gnu::noinline]] u32 read_ports(u64 address, unsigned size, unsigned vcpu);
+    [[gnu::noinline]] void write_ports(u64 address, unsigned size, u32 value, unsigned vcpu);
     void find_deadline();
 
     const PhysicalMachine& machine_;

@@ -78,11 +78,15 @@ class FakeBackend final : public VcpuBackend {
         if (injection && injection->type == Event::Type::external_interrupt) set_flag(rflags::if_, false);
         injection.reset();
         blocked.sti_shadow = blocked.mov_ss_shadow = false;
+        entered = machine_.now;
         machine_.now += turn_ticks;
+        left = machine_.now;
         if (script.empty()) return Exit(ExitReason::external_interrupt);
         const Step step = std::move(script.front());
         script.pop_front();
-        return step(*this);
+        const Exit exit = step(*this);
+        left = machine_.now;
+        return exit;
     }
 
     [[nodiscard]] u64 read(Register which) const override { return registers[static_cast<unsigned>(which)]; }

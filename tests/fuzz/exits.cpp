@@ -46,7 +46,9 @@ class Hardware final : public VcpuBackend {
         const Event event = injection_.value_or(Event{});
         injection_.reset();
         blocked_.sti_shadow = blocked_.mov_ss_shadow = false;
+        entered = machine_.now;
         machine_.now += 1 + in_.byte() * 64U;
+        left = machine_.now;
         if (entries_ > most_entries || in_.empty()) return Exit(ExitReason::external_interrupt);
         live();
         Exit exit = make_exit();

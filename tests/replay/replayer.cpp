@@ -452,6 +452,7 @@ class Replay final : private Guest {
         }
         ++report_.exits;
         begin_frame();
+        backend().entered = backend().left = machine_.tsc();
         return frame_.exit;
     }
 

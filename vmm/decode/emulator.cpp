@@ -24,21 +24,11 @@ constexpr unsigned max_exchange_attempts = 64;
 // exactly what the general path would do.
 [[nodiscard]] bool emulate_known_move(EmulationContext& context, const ExecutionMode& mode,
                                       const Instruction& i, const KnownTranslation& known) {
-    if (!known.valid || !i.plain_move || mode.cpl == 3) return false;
-    const bool load = i.opcode == 0x8B;
-    if (!load && !known.writable) return false;
-    const unsigned size = i.operand_size;
     GeneralRegisters& gprs = context.gprs();
-    u64 linear = static_cast<u64>(i.memory.displacement) + gprs[i.memory.base];
-    if (i.memory.index != MemoryOperand::none) linear += gprs[i.memory.index] * i.memory.scale;
-    const u64 in_page = linear & (page_size - 1);
-    if (in_page + size > page_size) return false;
-    if (known.linear_known) {
-        if ((linear ^ known.linear.raw()) >= page_size) return false;
-    } else if (in_page != known.physical.offset_in(page_size) || !is_canonical(linear, false)) {
-        return false;
-    }
-    const GuestPhysical address = known.physical.align_down(page_size) + in_page;
+    GuestPhysical address;
+    if (!known_move_address(i, gprs, mode.cpl, known, address)) return false;
+    const bool load = i.opcode == 0x8B;
+    const unsigned size = i.operand_size;
     const u64 mask = size == 8 ? ~u64{0} : 0xFFFFFFFF;
     if (load) {
         u64 value = 0;

@@ -26,6 +26,25 @@ struct EmulatorOptions {
     u32 iteration_limit = 1024;
 };
 
+// Where a plain move (Instruction::plain_move) goes, if it is what the hardware translated. False: the
+// general way has to find out.
+[[nodiscard]] inline bool known_move_address(const Instruction& i, const GeneralRegisters& gprs, unsigned cpl,
+                                             const KnownTranslation& known, GuestPhysical& address) {
+    if (!known.valid || !i.plain_move || cpl == 3) return false;
+    if (i.opcode != 0x8B && !known.writable) return false;
+    u64 linear = static_cast<u64>(i.memory.displacement) + gprs[i.memory.base];
+    if (i.memory.index != MemoryOperand::none) linear += gprs[i.memory.index] * i.memory.scale;
+    const u64 in_page = linear & (page_size - 1);
+    if (in_page + i.operand_size > page_size) return false;
+    if (known.linear_known) {
+        if ((linear ^ known.linear.raw()) >= page_size) return false;
+    } else if (in_page != known.physical.offset_in(page_size) || !is_canonical(linear, false)) {
+        return false;
+    }
+    address = known.physical.align_down(page_size) + in_page;
+    return true;
+}
+
 // `instruction`: decoded for mode.code from the bytes at CS:RIP.
 [[nodiscard]] Outcome emulate(EmulationContext& context, const ExecutionMode& mode,
                               const Instruction& instruction, const EmulatorOptions& options = {});

@@ -40,6 +40,7 @@ class AcpiPm final : public Device {
     void write(u64 offset, unsigned size, u64 value) override;
     void reset() override;
     [[nodiscard]] Ticks deadline() const override { return deadline_; }
+    [[nodiscard]] bool has_timer() const override { return true; }
     void expire() override;
 
     // The operator presses the power button. False if the guest does not listen to it: ACPI mode is off or

@@ -16,7 +16,7 @@ Result<> Bus::attach(u64 base, u64 length, Device& device, u64 device_offset) {
                         length, other.device->name(), other.base);
         }
     }
-    if (!regions_.push_back({base, length, &device, device_offset})) {
+    if (!regions_.push_back({base, length, &device, device_offset, device.has_timer()})) {
         return fail("device {}: the bus is full, {} regions", device.name(), regions_.size());
     }
     for (usize i = regions_.size() - 1; i > 0 && regions_[i - 1].base > regions_[i].base; --i) {
@@ -24,12 +24,17 @@ Result<> Bus::attach(u64 base, u64 length, Device& device, u64 device_offset) {
         regions_[i - 1] = regions_[i];
         regions_[i] = moved;
     }
+    bool taken[slot_count] = {};
+    for (bool& crowded : crowded_) crowded = false;
     for (usize i = 0; i < regions_.size(); ++i) {
         const Region& region = regions_[i];
         u64 address = region.base;
         // One address in each slot that the region touches, and no slot twice.
         for (usize n = 0; n < slot_count && address - region.base < region.length; ++n) {
-            slots_[slot_of(address)] = static_cast<u8>(i);
+            const usize slot = slot_of(address);
+            slots_[slot] = static_cast<u8>(i);
+            crowded_[slot] = taken[slot];
+            taken[slot] = true;
             address = ((address >> slot_shift_) + 1) << slot_shift_;
         }
     }

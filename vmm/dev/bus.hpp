@@ -18,6 +18,7 @@ class Bus {
         u64 length = 0;
         Device* device = nullptr;
         u64 device_offset = 0;  // the device's offset for an access at `base`
+        bool timed = false;     // an access may change the device's deadline
     };
 
     // `limit`: one past the last address (10000h for ports). An access past it reads ones and is dropped.
@@ -43,7 +44,8 @@ class Bus {
     [[nodiscard]] const Region* find(u64 address) const {
         const Region& guess = regions_[slots_[slot_of(address)]];
         // An empty table's element has no length.
-        return address - guess.base < guess.length ? &guess : search(address);
+        if (address - guess.base < guess.length) return &guess;
+        return crowded_[slot_of(address)] ? search(address) : nullptr;
     }
 
   private:
@@ -62,6 +64,7 @@ class Bus {
     unsigned slot_shift_;
     FixedVector<Region, max_regions> regions_;  // sorted by base
     u8 slots_[slot_count] = {};                 // indices into regions_
+    bool crowded_[slot_count] = {};             // more than one region is there
 };
 
 }  // namespace bulkhead

@@ -16,6 +16,13 @@ class ByteDevice : public Device {
         write_bytes(offset, size, value);
     }
 
+    void read_string(u64 offset, MutableBytes bytes) final {
+        for (u8& byte : bytes) byte = read_byte(offset);
+    }
+    void write_string(u64 offset, Bytes bytes) final {
+        for (const u8 byte : bytes) write_byte(offset, byte);
+    }
+
   protected:
     ~ByteDevice() = default;
 

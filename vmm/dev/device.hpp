@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+#include "kernel/base/bytes.hpp"
 #include "kernel/base/types.hpp"
 #include "vmm/clock.hpp"
 
@@ -33,12 +34,22 @@ class Device {
     [[nodiscard]] virtual u64 read(u64 offset, unsigned size) = 0;
     virtual void write(u64 offset, unsigned size, u64 value) = 0;
 
+    // As so many accesses of one byte at the same offset.
+    virtual void read_string(u64 offset, MutableBytes bytes) {
+        for (u8& byte : bytes) byte = static_cast<u8>(read(offset, 1));
+    }
+    virtual void write_string(u64 offset, Bytes bytes) {
+        for (const u8 byte : bytes) write(offset, 1, byte);
+    }
+
     // Power-on reset: every register as the data sheet says, all lines low.
     virtual void reset() = 0;
 
     // When the device next wants expire() called, in guest time; `never` if no timer of it runs. A deadline
     // in the past is due at once.
     [[nodiscard]] virtual Ticks deadline() const { return never; }
+    // False: deadline() is `never` for good, and nobody need ask after each access.
+    [[nodiscard]] virtual bool has_timer() const { return false; }
 
     // Called at or after deadline(), with clock.now() >= deadline(). Work is bounded however late the call
     // comes.

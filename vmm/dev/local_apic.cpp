@@ -335,6 +335,9 @@ void LocalApic::clear(u32 bitmap, u8 vector) {
 }
 
 u8 LocalApic::highest(u32 bitmap) const {
+    u32 any = 0;
+    for (unsigned word = 0; word < 8; ++word) any |= load(bitmap + 16 * word);
+    if (any == 0) return 0;
     for (unsigned word = 8; word-- > 0;) {
         const u32 bits = load(bitmap + 16 * word);
         if (bits != 0) return static_cast<u8>(32 * word + 31 - static_cast<unsigned>(std::countl_zero(bits)));

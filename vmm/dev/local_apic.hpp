@@ -54,6 +54,7 @@ class LocalApic final : public Device {
     void write(u64 offset, unsigned size, u64 value) override;
     void reset() override;
     [[nodiscard]] Ticks deadline() const override;
+    [[nodiscard]] bool has_timer() const override { return true; }
     void expire() override { settle(); }
 
     // The effect of INIT: as reset, but ID, IA32_APIC_BASE and signals that came later stay.
@@ -151,6 +152,8 @@ class LocalApic final : public Device {
         return changed_.load(std::memory_order_relaxed) || collected_ || has_signal() ||
                lint_levels_.load(std::memory_order_relaxed) != 0;
     }
+    // Interrupts wait in the IRR. Not under ApicAssist::full, where the hardware knows.
+    [[nodiscard]] bool has_request() const { return request_words_ != 0; }
     [[nodiscard]] bool nmi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 0); }
     [[nodiscard]] bool init_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 1); }
     [[nodiscard]] bool sipi_pending() const { return has_bit(signals_.load(std::memory_order_acquire), 2); }

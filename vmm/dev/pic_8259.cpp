@@ -50,6 +50,7 @@ u8 Pic8259::Chip::priority_of(u8 inputs) const {
 }
 
 u8 Pic8259::Chip::best() const {
+    if ((request & ~mask) == 0) return none;
     const u8 wanted = priority_of(request & static_cast<u8>(~mask));
     if (wanted == none) return none;
     u8 blocking = service;

@@ -31,6 +31,7 @@ class Pit8254 final : public ByteDevice {
     // The chip comes up undefined; here it comes up stopped.
     void reset() override;
     [[nodiscard]] Ticks deadline() const override { return deadline_; }
+    [[nodiscard]] bool has_timer() const override { return true; }
     void expire() override;
 
   private:

@@ -34,6 +34,7 @@ class RtcMc146818 final : public ByteDevice {
     // paused. By how much the guest had set its clock off is kept.
     void set_wall_clock(u64 seconds);
     [[nodiscard]] Ticks deadline() const override { return deadline_; }
+    [[nodiscard]] bool has_timer() const override { return true; }
     void expire() override;
 
     // Bytes 0Eh-7Fh but 32h, which are plain memory; others read as 0 and cannot be set.

@@ -27,6 +27,7 @@ class Uart16550 final : public ByteDevice {
     [[nodiscard]] std::string_view name() const override { return "uart-16550"; }
     void reset() override;
     [[nodiscard]] Ticks deadline() const override;
+    [[nodiscard]] bool has_timer() const override { return true; }
     void expire() override;
 
     // A character comes in on the line. False if it was lost: to an overrun, which the guest sees as such

@@ -25,7 +25,10 @@ Exit RecordingBackend::run(u64 deadline) {
     backend_.gprs = gprs;
     const Exit exit = backend_.run(deadline);
     gprs = backend_.gprs;
+    entered = backend_.entered;
+    left = backend_.left;
     recorder_.begin_exit(exit, *this, apic_);
+    recorder_.time_read(left);
     return exit;
 }
 

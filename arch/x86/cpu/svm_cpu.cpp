@@ -3,6 +3,7 @@
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
+#include "arch/x86/cpu/traps.hpp"
 #include "arch/x86/regs/control.hpp"
 #include "arch/x86/regs/msr.hpp"
 #include "arch/x86/svm/processor_access.hpp"
@@ -16,6 +17,7 @@ u64 bulkhead_svm_host_vmcb[max_cpus];
 namespace {
 
 void (*timer_arm)(u64 deadline) = nullptr;
+u64 (*timer_count)() = nullptr;
 
 }  // namespace
 
@@ -49,12 +51,20 @@ Result<> enable_svm(HostPhysical save_area, HostPhysical host_vmcb) {
     return {};
 }
 
-void set_svm_timer(void (*arm)(u64 deadline)) {
+void set_svm_timer(void (*arm)(u64 deadline), u64 (*count)()) {
     timer_arm = arm;
+    timer_count = count;
 }
 
 extern "C" void bulkhead_svm_arm_timer(u64 deadline) {
     timer_arm(deadline);
+}
+
+extern "C" bool bulkhead_svm_take_timer() {
+    const u64 timers = timer_count(), all = interrupts_taken();
+    cpu::take_interrupts();
+    const u64 struck = timer_count() - timers;
+    return struck != 0 && interrupts_taken() - all == struck;
 }
 
 }  // namespace bulkhead

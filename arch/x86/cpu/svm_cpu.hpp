@@ -14,6 +14,7 @@ namespace bulkhead {
 [[nodiscard]] Result<> enable_svm(HostPhysical save_area, HostPhysical host_vmcb);
 
 // The host's timer that brings a core back from its guest; called with the TSC value to fire at, ~0 for none.
-void set_svm_timer(void (*arm)(u64 deadline));
+// count: how often this core's timer has interrupted it.
+void set_svm_timer(void (*arm)(u64 deadline), u64 (*count)());
 
 }  // namespace bulkhead

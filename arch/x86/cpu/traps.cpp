@@ -81,6 +81,10 @@ NmiPlace nmi_place(u32 cpu) {
     return nmi_places.of(cpu);
 }
 
+u64 interrupts_taken() {
+    return counters->interrupts;
+}
+
 TrapCounters trap_counters(u32 cpu) {
     return counters.of(cpu);
 }

@@ -43,6 +43,8 @@ struct TrapCounters {
     u64 fixups = 0;          // faults of guarded instructions: rdmsr of what does not exist, page_faults()
 };
 [[nodiscard]] TrapCounters trap_counters(u32 cpu);
+// Interrupts that this core has taken.
+[[nodiscard]] u64 interrupts_taken();
 // For the handler of the local APIC's spurious vector, which is never in service and not acknowledged.
 void count_spurious_interrupt();
 

@@ -77,6 +77,17 @@ vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
 // The processor as the VT-x backend reaches it (arch/x86/vmx/processor_access.hpp).
 extern "C" {
 
+// Here rather than with the other instructions: what runs on every exit is optimised as a whole
+// (cmake/image.cmake), and these become one instruction each.
+u64 bulkhead_vmread(u64 encoding) {
+    u64 value;
+    asm volatile("vmread %1, %0" : "=r"(value) : "r"(encoding) : "cc");
+    return value;
+}
+void bulkhead_vmwrite_unchecked(u64 encoding, u64 value) {
+    asm volatile("vmwrite %1, %0" : : "r"(encoding), "rm"(value) : "cc", "memory");
+}
+
 u32 bulkhead_vmx_core() {
     return cpu_index();
 }

@@ -24,17 +24,6 @@ section .text.vmx_instructions progbits alloc exec nowrite align=16
         xor ecx, ecx
 %endmacro
 
-; u64 bulkhead_vmread(u64 encoding)
-vmx_function bulkhead_vmread
-        xor eax, eax
-        vmread rax, rdi
-        ret
-
-; void bulkhead_vmwrite_unchecked(u64 encoding, u64 value)
-vmx_function bulkhead_vmwrite_unchecked
-        vmwrite rdi, rsi
-        ret
-
 ; VmxResult bulkhead_vmwrite(u64 encoding, u64 value)
 vmx_function bulkhead_vmwrite
         clear_result

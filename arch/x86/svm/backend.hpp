@@ -8,6 +8,7 @@
 #include "arch/x86/svm/capabilities.hpp"
 #include "arch/x86/svm/vmcb.hpp"
 #include "vmm/extended_state.hpp"
+#include "vmm/quick_exits.hpp"
 #include "vmm/vcpu_backend.hpp"
 
 namespace bulkhead::svm {
@@ -46,6 +47,8 @@ class Backend final : public VcpuBackend {
 
     [[nodiscard]] bool advance(unsigned length) override;
     [[nodiscard]] CodePlace code_place() const override;
+    [[nodiscard]] unsigned cpl() const override;
+    [[nodiscard]] bool in_64_bit_code() const override;
     Interruptibility interruptibility() const override;
     void set_interruptibility(Interruptibility value) override;
     void inject(const Event& event) override;
@@ -81,6 +84,10 @@ class Backend final : public VcpuBackend {
     void touch(u32 clean_bits) { vmcb_.control.clean &= ~clean_bits; }
     void set_intercepts();
     void intercept_halt(bool wanted);
+    [[nodiscard]] bool skip(unsigned length);
+    [[nodiscard]] bool skip_instruction();
+    [[nodiscard]] QuickExits::Answer answer();
+    [[nodiscard, gnu::noinline]] QuickExits::Answer answer_string(PortAccess& access, unsigned length);
     [[nodiscard]] VmcbSegment& vmcb_segment(SegmentName which) const;
     [[nodiscard]] u64& field(Register which) const;
 

@@ -51,19 +51,10 @@ void decode_exception(const Vmcb& vmcb, Exit& exit) {
     }
 }
 
-// APM Vol. 2, 15.10.2.
 void decode_port(const Vmcb& vmcb, Exit& exit) {
-    const u64 info = vmcb.control.exit_info1;
     exit.reason = ExitReason::port_io;
-    PortAccess& access = exit.port = {};
-    access.port = Port(static_cast<u16>(info >> 16));
-    access.in = has_bit(info, 0);
-    access.string = has_bit(info, 2);
-    access.repeat = has_bit(info, 3);
-    access.size = has_bit(info, 6) ? 4 : has_bit(info, 5) ? 2 : 1;
-    // EXITINFO2 is the address of the instruction behind, with or without nRIP.
-    const u64 length = vmcb.control.exit_info2 - vmcb.state.rip;
-    if (length >= 1 && length <= 15) exit.instruction_length = static_cast<u8>(length);
+    exit.port = port_access(vmcb.control.exit_info1);
+    exit.instruction_length = port_instruction_length(vmcb);
 }
 
 // APM Vol. 2, 15.25.6.

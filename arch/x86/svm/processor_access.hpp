@@ -19,6 +19,8 @@ u64 bulkhead_svm_rdtsc();
 
 // Makes the host's timer interrupt this core when its TSC reaches `deadline`; ~0: not at all.
 void bulkhead_svm_arm_timer(u64 deadline);
+// Takes the host interrupts that wait. True: the timer's was the only one.
+bool bulkhead_svm_take_timer();
 }
 
 }  // namespace bulkhead::svm

@@ -13,13 +13,9 @@
 namespace bulkhead::vmx {
 namespace {
 
-constexpr u64 no_deadline = ~u64{0};
-
 // #DB and #AC could otherwise be raised by their own delivery without end and without an instruction boundary
 // at which the host gets the core back (CVE-2015-5307, CVE-2015-8104). #MC is the host's.
 constexpr u32 intercepted_exceptions = bit<u32>(1) | bit<u32>(17) | bit<u32>(18);
-
-constexpr u64 vm_fail_mark = bit(32);  // in Exit::raw_code, above the VM-instruction error
 
 }  // namespace
 
@@ -27,6 +23,8 @@ Backend::Backend(const Capabilities& capabilities, const VcpuParameters& paramet
     : capabilities_(capabilities),
       parameters_(parameters),
       enter_(parameters.guarded ? bulkhead_vmx_enter_guarded : bulkhead_vmx_enter),
+      has_timer_(capabilities.preemption_timer && parameters.features.preemption_timer),
+      timer_shift_(capabilities.preemption_timer_shift),
       cr0_(cr0_ownership(capabilities)),
       cr4_(cr4_ownership(capabilities, parameters.guest_cr4_bits)),
       msr_bitmap_(parameters.msr_bitmap.host),
@@ -136,59 +134,6 @@ void Backend::set_primary(u32 control, bool on) {
     if (value == primary_) return;
     primary_ = value;
     vmcs::write(vmcs::primary_controls, value);
-}
-
-void Backend::arm_timer(u64 deadline) {
-    const bool wanted =
-        deadline != no_deadline && capabilities_.preemption_timer && parameters_.features.preemption_timer;
-    const u32 pin = wanted ? pin_ | pin_based::preemption_timer : pin_ & ~pin_based::preemption_timer;
-    if (pin != pin_) {
-        pin_ = pin;
-        vmcs::write(vmcs::pin_based_controls, pin);
-    }
-    if (!wanted) return;
-    const u64 now = bulkhead_vmx_rdtsc();
-    const u64 left = deadline > now ? deadline - now : 0;
-    const unsigned shift = capabilities_.preemption_timer_shift;
-    const u64 ticks = (left >> shift) + ((left & low_mask(shift)) != 0 ? 1 : 0);
-    vmcs::write(vmcs::preemption_timer_value, ticks > 0xFFFFFFFF ? u32{0xFFFFFFFF} : static_cast<u32>(ticks));
-}
-
-// Neither VMfail nor a failed entry has run the guest: what was to be injected still is.
-Exit Backend::explain_failure(u64 reason) {
-    if (reason != bulkhead_vmx_failed)
-        return decode_exit(reason, gprs, capabilities_.instruction_information);
-    Exit exit(ExitReason::hardware_error);
-    exit.raw_code = vm_fail_mark | vmcs::read(vmcs::vm_instruction_error);
-    return exit;
-}
-
-// The exits that concern the host. External interrupts stay pending; an NMI has to be handled now, since NMIs
-// are blocked until its handler's IRET.
-Exit Backend::host_exit(u64 reason, u64 deadline) {
-    Exit exit = decode_exit(reason, gprs, capabilities_.instruction_information);
-    if (exit.reason == ExitReason::host_nmi) bulkhead_vmx_take_nmi();
-    // The timer counts when bit `preemption_timer_shift` of the TSC changes, so it may run out a little
-    // early.
-    if (exit.reason == ExitReason::preemption && bulkhead_vmx_rdtsc() < deadline)
-        exit.reason = ExitReason::spurious;
-    return exit;
-}
-
-// There is no array here to protect, and this is on the path of every exit.
-[[gnu::no_stack_protector]] Exit Backend::run(u64 deadline) {
-    if (deadline != no_deadline || (pin_ & pin_based::preemption_timer) != 0) arm_timer(deadline);
-    const u64 reason = enter_(&gprs, launched_);
-    constexpr u64 first_failure = bit(31);  // a failed entry, or VMfail
-    if (reason >= first_failure) [[unlikely]]
-        return explain_failure(reason);
-    launched_ = true;
-    injection_pending_ = false;
-    if (reason == basic_exit_reason::preemption_timer || reason == basic_exit_reason::exception_or_nmi)
-        [[unlikely]] {
-        return host_exit(reason, deadline);
-    }
-    return decode_exit(reason, gprs, capabilities_.instruction_information);
 }
 
 void Backend::flush_guest_translations() {

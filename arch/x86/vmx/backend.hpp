@@ -19,6 +19,7 @@
 #include "arch/x86/vmx/vmcs_access.hpp"
 #include "vmm/extended_state.hpp"
 #include "vmm/guest_memory.hpp"
+#include "vmm/quick_exits.hpp"
 #include "vmm/vcpu_backend.hpp"
 
 namespace bulkhead::vmx {
@@ -76,6 +77,8 @@ class Backend final : public VcpuBackend {
 
     [[nodiscard]] bool advance(unsigned length) override;
     [[nodiscard]] CodePlace code_place() const override;
+    [[nodiscard]] unsigned cpl() const override;
+    [[nodiscard]] bool in_64_bit_code() const override;
     [[nodiscard]] Interruptibility interruptibility() const override;
     void set_interruptibility(Interruptibility value) override;
 
@@ -125,6 +128,11 @@ class Backend final : public VcpuBackend {
     void set_primary(u32 control, bool on);
     void choose_halt_exiting();
     [[gnu::noinline]] void arm_timer(u64 deadline);
+    void arm_timer(u64 deadline, u64 now);
+    void use_timer(bool wanted);
+    [[nodiscard]] bool skip(unsigned length);
+    [[nodiscard]] QuickExits::Answer answer(u64 reason);
+    [[nodiscard, gnu::noinline]] QuickExits::Answer answer_string(PortAccess& access);
     [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);
     [[nodiscard, gnu::noinline]] Exit host_exit(u64 reason, u64 deadline);
 
@@ -144,6 +152,8 @@ class Backend final : public VcpuBackend {
     const Capabilities& capabilities_;
     const VcpuParameters parameters_;
     u64 (*const enter_)(GeneralRegisters*, bool);
+    const bool has_timer_;  // the preemption timer: there, and wanted
+    const unsigned timer_shift_;
     const ControlRegisterOwnership cr0_;
     const ControlRegisterOwnership cr4_;
     MsrBitmap msr_bitmap_;

@@ -129,23 +129,20 @@ void Backend::set_idtr(const DescriptorTable& value) {
     vmcs::write(guest_idtr_limit, u32{value.limit});
 }
 
-CodePlace Backend::code_place() const {
+bool Backend::in_64_bit_code() const {
     constexpr u32 long_segment = bit<u32>(13);
-    return {.rip = vmcs::read(guest_rip),
-            .cr3 = vmcs::read(guest_cr3),
-            .long_mode = (vmcs::read(guest_efer) & efer::lma) != 0 &&
-                         (vmcs::read(guest_cs_access_rights) & long_segment) != 0 &&
-                         (vmcs::read(guest_cr4) & cr4::la57) == 0};
+    return (vmcs::read(guest_cs_access_rights) & long_segment) != 0 &&
+           (vmcs::read(guest_efer) & efer::lma) != 0;
 }
 
-bool Backend::advance(unsigned length) {
-    if ((vmcs::read(guest_interruptibility) & interruptibility::shadows) != 0) return false;
-    if ((vmcs::read(guest_rflags) & (rflags::rf | rflags::tf)) != 0) return false;
-    const u64 before = vmcs::read(guest_rip);
-    const u64 after = before + length;
-    if (((before ^ after) >> 32) != 0) return false;
-    if (length != 0) vmcs::write(guest_rip, after);
-    return true;
+CodePlace Backend::code_place() const {
+    return {.rip = vmcs::read(guest_rip),
+            .cr3 = vmcs::read(guest_cr3),
+            .long_mode = in_64_bit_code() && (vmcs::read(guest_cr4) & cr4::la57) == 0};
+}
+
+unsigned Backend::cpl() const {
+    return static_cast<unsigned>(extract(vmcs::read(guest_ss_access_rights), 6, 5));
 }
 
 Interruptibility Backend::interruptibility() const {

@@ -103,10 +103,6 @@ constexpr u64 entry_failed = bit(31);
                 vmcs::read(vmcs::guest_interruptibility) | interruptibility::blocking_by_nmi);
 }
 
-u8 instruction_length() {
-    return static_cast<u8>(vmcs::read(vmcs::vm_exit_instruction_length) & 0xF);
-}
-
 [[gnu::noinline]] void decode_vectoring(Exit& exit) {
     const u32 information = vmcs::read(vmcs::idt_vectoring_information);
     if ((information & interruption::valid) == 0) [[likely]]
@@ -165,20 +161,8 @@ void restore_nmi_blocking(const Exit& exit, bool unblocking_by_iret) {
 }
 
 [[gnu::noinline]] void decode_port_io(Exit& exit, bool instruction_information) {
-    const u64 qualification = vmcs::read(vmcs::exit_qualification);
-    PortAccess access{.port = Port(static_cast<u16>(extract(qualification, 31, 16))),
-                      .size = static_cast<u8>(extract(qualification, 2, 0) + 1),
-                      .in = has_bit(qualification, 3),
-                      .string = has_bit(qualification, 4),
-                      .repeat = has_bit(qualification, 5)};
-    if (access.string && instruction_information) {
-        const u32 information = vmcs::read(vmcs::vm_exit_instruction_information);
-        const u64 size = extract(information, 9, 7);       // 0: 16 bits, 1: 32, 2: 64
-        const u64 segment = extract(information, 17, 15);  // ES CS SS DS FS GS; undefined for INS
-        access.string_details = size <= 2 && (access.in || segment <= 5);
-        access.address_size = static_cast<u8>(2u << (size & 3));
-        access.segment = access.in ? SegmentName::es : static_cast<SegmentName>(segment);
-    }
+    PortAccess access = port_access(vmcs::read(vmcs::exit_qualification));
+    if (access.string && instruction_information) describe_string(access);
     exit.port = access;
     exit.instruction_length = instruction_length();
 }

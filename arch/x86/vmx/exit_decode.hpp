@@ -2,6 +2,8 @@
 // Intel SDM Vol. 3C, 28.2, and Vol. 3D, appendix C (June 2023 edition).
 #pragma once
 
+#include "arch/x86/vmx/vmcs_access.hpp"
+#include "kernel/base/bits.hpp"
 #include "vmm/exit.hpp"
 
 namespace bulkhead::vmx {
@@ -21,6 +23,30 @@ constexpr u16 exception_or_nmi = 0, external_interrupt = 1, triple_fault = 2, in
               encls = 60, rdseed = 61, pml_full = 62, xsaves = 63, xrstors = 64, pconfig = 65, spp_event = 66,
               umwait = 67, tpause = 68, loadiwkey = 69, enclv = 70, enqcmd_pasid = 72, enqcmds_pasid = 73,
               bus_lock = 74, instruction_timeout = 75, seamcall = 76, tdcall = 77;
+}
+
+// Of an exit that an instruction caused.
+[[nodiscard]] inline u8 instruction_length() {
+    return static_cast<u8>(vmcs::read(vmcs::vm_exit_instruction_length) & 0xF);
+}
+
+// What the exit qualification says of IN, OUT, INS or OUTS.
+[[nodiscard]] inline PortAccess port_access(u64 qualification) {
+    return {.port = Port(static_cast<u16>(extract(qualification, 31, 16))),
+            .size = static_cast<u8>(extract(qualification, 2, 0) + 1),
+            .in = has_bit(qualification, 3),
+            .string = has_bit(qualification, 4),
+            .repeat = has_bit(qualification, 5)};
+}
+
+// What the VM-exit instruction information says of INS or OUTS, on processors that report it.
+inline void describe_string(PortAccess& access) {
+    const u32 information = vmcs::read(vmcs::vm_exit_instruction_information);
+    const u64 size = extract(information, 9, 7);       // 0: 16 bits, 1: 32, 2: 64
+    const u64 segment = extract(information, 17, 15);  // ES CS SS DS FS GS; undefined for INS
+    access.string_details = size <= 2 && (access.in || segment <= 5);
+    access.address_size = static_cast<u8>(2u << (size & 3));
+    access.segment = access.in ? SegmentName::es : static_cast<SegmentName>(segment);
 }
 
 // `reason`: the exit-reason field. The rest comes from the current VMCS, and from the guest's registers as of

@@ -24,7 +24,7 @@ enum class InveptType : u64 { single_context = 1, all_contexts = 2 };
 enum class InvvpidType : u64 { individual_address = 0, single_context = 1, all_contexts = 2 };
 
 extern "C" {
-// 0 where VMREAD fails: no field of ours is absent once set-up has written or probed it.
+// Whatever where VMREAD fails: no field of ours is absent once set-up has written or probed it.
 u64 bulkhead_vmread(u64 encoding);
 VmxResult bulkhead_vmwrite(u64 encoding, u64 value);
 void bulkhead_vmwrite_unchecked(u64 encoding, u64 value);

@@ -37,6 +37,11 @@ u64 bulkhead_svm_rdtsc() {
     return instance.tsc;
 }
 
+bool bulkhead_svm_take_timer() {
+    ++instance.interrupts_taken;
+    return instance.only_timer_waits;
+}
+
 void bulkhead_svm_arm_timer(u64 deadline) {
     instance.deadlines.push_back(deadline);
 }

@@ -184,14 +184,20 @@ TEST_CASE("A deadline arms the preemption timer; never disarms it") {
     CHECK(bench.fake[vmcs::preemption_timer_value] == 0xFFFF'FFFF);
 }
 
-TEST_CASE("The preemption timer's rate is heeded, rounding up") {
+TEST_CASE("The preemption timer's rate is heeded, and it does not run out early") {
     CapabilityMsrs msrs = machines::skylake_x;
     msrs.misc |= 5;
     Bench bench(msrs);
-    (void)bench.backend->run(bench.fake.tsc + 320);
-    CHECK(bench.fake[vmcs::preemption_timer_value] == 10);
-    (void)bench.backend->run(bench.fake.tsc + 321);
-    CHECK(bench.fake[vmcs::preemption_timer_value] == 11);
+    // It counts when the TSC reaches a multiple of 32.
+    for (const u64 now : {u64{32'000}, u64{32'001}, u64{32'031}}) {
+        bench.fake.tsc = now;
+        for (const u64 deadline : {u64{32'032}, u64{32'033}, u64{32'320}, u64{32'321}}) {
+            (void)bench.backend->run(deadline);
+            const u64 strikes = (now / 32 + bench.fake[vmcs::preemption_timer_value]) * 32;
+            CHECK(strikes >= deadline);
+            CHECK(strikes < deadline + 32);
+        }
+    }
 }
 
 TEST_CASE("A timer that runs out early is not a deadline that has passed") {
