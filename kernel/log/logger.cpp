@@ -3,8 +3,6 @@
 namespace bulkhead {
 namespace {
 
-constexpr u64 second = 1'000'000;
-
 // A panicking core, or an NMI handler that came between, must get its line out though the holder never lets
 // go.
 constexpr u32 panic_attempts = 100'000;
@@ -78,48 +76,14 @@ bool Logger::pass_on(u32 lines) {
     return lagging;
 }
 
-bool Logger::close_window(RateLimit& limit, u64 now) {
-    if (limit.window_start_ != 0 && now - limit.window_start_ < second) return false;
-    if (limit.suppressed_ != 0) {
-        FixedString<64> text;
-        print(text, "{} lines suppressed", limit.suppressed_);
-        append(LogLevel::warning, text);
-        limit.suppressed_ = 0;
-    }
-    limit.window_start_ = now == 0 ? 1 : now;  // 0: no window yet
-    limit.in_window_ = 0;
-    return true;
-}
-
-bool Logger::admit(RateLimit& limit) {
-    Guard guard(*this);
-    close_window(limit, clock_.microseconds());
-    if (limit.in_window_ < limit.per_second_) {
-        ++limit.in_window_;
-        return true;
-    }
-    ++limit.suppressed_;
-    ++limit.suppressed_total_;
-    return false;
-}
-
-void Logger::report_suppressed(RateLimit& limit) {
-    Guard guard(*this);
-    if (limit.suppressed_ != 0 && close_window(limit, clock_.microseconds()) && !deferred_) pass_on(~u32{0});
-}
-
-void Logger::append(LogLevel level, std::string_view text) {
+void Logger::submit(LogLevel level, std::string_view text) {
     FixedString<200> clean;
     for (const char c : text) {
         const char shown = c >= ' ' && c <= '~' ? c : '?';
         clean.append({&shown, 1});
     }
-    ring_.append(clock_.microseconds(), level, clean);
-}
-
-void Logger::submit(LogLevel level, std::string_view text) {
     Guard guard(*this);
-    append(level, text);
+    ring_.append(clock_.microseconds(), level, clean);
     if (!deferred_) pass_on(~u32{0});
 }
 

@@ -17,22 +17,6 @@ class MicrosecondClock {
     ~MicrosecondClock() = default;
 };
 
-// How many lines a source (say, one VM) may log in a second; the rest is counted. One for each source, used
-// under the logger's lock.
-class RateLimit {
-  public:
-    explicit constexpr RateLimit(u32 per_second = 10) : per_second_(per_second) {}
-    [[nodiscard]] u64 suppressed_total() const { return suppressed_total_; }
-
-  private:
-    friend class Logger;
-    u32 per_second_;
-    u32 in_window_ = 0;
-    u64 window_start_ = 0;
-    u64 suppressed_ = 0;
-    u64 suppressed_total_ = 0;
-};
-
 class Logger {
   public:
     static constexpr usize max_sinks = 4;
@@ -56,30 +40,20 @@ class Logger {
 
     template <class... Arguments>
     void error(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
-        write(LogLevel::error, nullptr, format, arguments...);
+        write(LogLevel::error, format, arguments...);
     }
     template <class... Arguments>
     void warning(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
-        write(LogLevel::warning, nullptr, format, arguments...);
+        write(LogLevel::warning, format, arguments...);
     }
     template <class... Arguments>
     void info(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
-        write(LogLevel::info, nullptr, format, arguments...);
+        write(LogLevel::info, format, arguments...);
     }
     template <class... Arguments>
     void debug(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
-        write(LogLevel::debug, nullptr, format, arguments...);
+        write(LogLevel::debug, format, arguments...);
     }
-    // For lines that a guest can cause: at most so many a second, then "N lines suppressed" once it calms
-    // down.
-    template <class... Arguments>
-    void limited(RateLimit& limit, LogLevel level, FormatString<std::type_identity_t<Arguments>...> format,
-                 const Arguments&... arguments) {
-        write(level, &limit, format, arguments...);
-    }
-    // Logs what `limit` still holds back, if its second is over. For a periodic caller, as a source may fall
-    // silent.
-    void report_suppressed(RateLimit& limit);
 
     // From here on nobody waits for the lock, and nothing is deferred: the one core that is left reports a
     // panic.
@@ -97,17 +71,13 @@ class Logger {
     class Guard;
 
     template <class... Arguments>
-    void write(LogLevel level, RateLimit* limit, FormatString<std::type_identity_t<Arguments>...> format,
+    void write(LogLevel level, FormatString<std::type_identity_t<Arguments>...> format,
                const Arguments&... arguments) {
-        if (limit != nullptr && !admit(*limit)) return;
         FixedString<200> text;
         print(text, format, arguments...);
         submit(level, text);
     }
-    [[nodiscard]] bool admit(RateLimit& limit);
-    bool close_window(RateLimit& limit, u64 now);
     void submit(LogLevel level, std::string_view text);
-    void append(LogLevel level, std::string_view text);
     bool pass_on(u32 lines);
 
     LogRing& ring_;

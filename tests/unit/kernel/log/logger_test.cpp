@@ -143,34 +143,6 @@ TEST_CASE("while deferred, sinks get their lines from drain, and are told of lin
     CHECK(serial.text.ends_with("flood 199\n"));
 }
 
-TEST_CASE("lines that a guest can cause are limited to so many a second, and the rest is counted") {
-    Fixture f;
-    TextSink serial;
-    REQUIRE(f.logger.add_sink(serial, LogLevel::info));
-    RateLimit limit(3), other(3);
-    for (int i = 0; i < 100; ++i) f.logger.limited(limit, LogLevel::warning, "bad access {}", i);
-    f.logger.limited(other, LogLevel::warning, "another VM");
-    CHECK(serial.text ==
-          "[    1.500000] warning: bad access 0\n"
-          "[    1.500000] warning: bad access 1\n"
-          "[    1.500000] warning: bad access 2\n"
-          "[    1.500000] warning: another VM\n");
-    serial.text.clear();
-    f.logger.report_suppressed(limit);  // the second is not over
-    CHECK(serial.text.empty());
-    f.clock.now += 1'000'000;
-    f.logger.limited(limit, LogLevel::warning, "again");
-    CHECK(serial.text == "[    2.500000] warning: 97 lines suppressed\n[    2.500000] warning: again\n");
-    serial.text.clear();
-    for (int i = 0; i < 5; ++i) f.logger.limited(limit, LogLevel::warning, "x");
-    serial.text.clear();
-    f.clock.now += 2'000'000;
-    f.logger.report_suppressed(limit);
-    f.logger.report_suppressed(limit);
-    CHECK(serial.text == "[    4.500000] warning: 3 lines suppressed\n");
-    CHECK(limit.suppressed_total() == 100);
-}
-
 TEST_CASE("a panic gets its lines out though someone else holds the log") {
     struct Holder final : Sink {
         void write(std::string_view) override {
