@@ -131,7 +131,7 @@ BOUNDS = [
 SINK_LEVELS = [
     (r"FilteringSink", 8),
     (r"EscapingSink", 7),
-    (r"PlanSink|LeakLines|ProblemSink", 6),
+    (r"AnswerLines", 6),
     (r"PlanLog|ProblemLog", 5),
     (r"ConsoleLog", 4),
     (r"OutputBuffer", 3),
@@ -149,11 +149,11 @@ CONTEXTS = [
     (r"^Logger::", r"ConsoleLog|^drivers::"),
     (r"^on_\w+\(void\*\)|^core_entered", TEXT),
     (r"^(Session|LineEditor)::|^Announcer", r"FixedString|Terminal|OutputBuffer|FilteringSink|^drivers::"),
-    (r"^VmManager::(create|print_plan)", r"FixedString|ProblemSink|PlanSink"),
+    (r"^VmManager::(create|print_plan)", r"FixedString|AnswerLines"),
     (r"^(Vcpu|VirtualMachine|vmx::Backend|svm::Backend|Provisioner)::|^load_guest|^VmManager::", TEXT),
-    (r"^CommandInterpreter::step", r"FixedString|OutputBuffer|NullSink|FilteringSink|EscapingSink|PlanSink|LeakLines|ProblemSink"),
+    (r"^CommandInterpreter::step", r"FixedString|OutputBuffer|NullSink|FilteringSink|EscapingSink|AnswerLines"),
     (r"^VmManager::adopt", r"PlanLog"),
-    (r"^parse_config", r"ProblemLog|ProblemSink|FixedString"),
+    (r"^parse_config", r"ProblemLog|AnswerLines|FixedString"),
 ]
 
 # A value's format may print in turn, but plain values only.

@@ -1,5 +1,6 @@
 // Commands about the hypervisor and the machine it runs on.
 #include "kernel/base/filtered.hpp"
+#include "vmm/console/answer_lines.hpp"
 #include "vmm/console/commands.hpp"
 #include "vmm/console/isolation.hpp"
 
@@ -131,32 +132,8 @@ void clock(CommandContext& context) {
           second / 3600, second / 60 % 60, second % 60, host.wall_clock, host.tsc, host.tsc_hz);
 }
 
-// Lines of the plan; as an array of strings in JSON.
-class PlanSink final : public Sink {
-  public:
-    explicit PlanSink(CommandContext& context) : context_(context) {}
-    void write(std::string_view text) override {
-        for (const char c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            if (context_.json) {
-                context_.writer.text(line_);
-            } else {
-                print(context_.out, "{}\n", Filtered(line_));
-            }
-            line_.clear();
-        }
-    }
-
-  private:
-    CommandContext& context_;
-    FixedString<200> line_;
-};
-
 void plan(CommandContext& context) {
-    PlanSink lines(context);
+    AnswerLines lines(context);
     if (context.json) context.writer.begin_array();
     context.management.print_plan(lines);
     if (!context.json) return;

@@ -1,5 +1,6 @@
 // Commands that show VMs and change their state.
 #include "kernel/base/filtered.hpp"
+#include "vmm/console/answer_lines.hpp"
 #include "vmm/console/commands.hpp"
 
 namespace bulkhead {
@@ -199,34 +200,6 @@ void info(CommandContext& context) {
     if (vm.config != nullptr) print_config(out, *vm.config);
 }
 
-// Lines of a stranger, each filtered; as an array of strings in JSON.
-class ProblemSink final : public Sink {
-  public:
-    explicit ProblemSink(CommandContext& context) : context_(context) {}
-    void write(std::string_view text) override {
-        for (const char c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            flush();
-        }
-    }
-    void flush() {
-        if (line_.empty()) return;
-        if (context_.json) {
-            context_.writer.text(line_);
-        } else {
-            print(context_.out, "{}\n", Filtered(line_));
-        }
-        line_.clear();
-    }
-
-  private:
-    CommandContext& context_;
-    FixedString<300> line_;
-};
-
 void create(CommandContext& context) {
     CommandMemory& memory = context.memory;
     if (!context.arguments.empty()) {
@@ -243,14 +216,13 @@ void create(CommandContext& context) {
     if (memory.snippet_size > CommandMemory::max_snippet)
         return context.fail("the text is longer than 8 KiB");
     JsonWriter& writer = context.writer;
-    ProblemSink problems(context);
+    AnswerLines problems(context);
     if (context.json) {
         writer.begin_object();
         writer.key("problems");
         writer.begin_array();
     }
     const auto created = context.management.create({memory.snippet, memory.snippet_size}, problems);
-    problems.flush();
     if (!context.json) {
         if (!created) return context.fail(created.error());
         context.out.write("created\n");

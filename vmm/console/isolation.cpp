@@ -2,35 +2,10 @@
 
 #include <algorithm>
 
-#include "kernel/base/filtered.hpp"
-#include "vmm/console/commands.hpp"
+#include "vmm/console/answer_lines.hpp"
 
 namespace bulkhead {
 namespace {
-
-// Each line as the caller wants it: an element of an array in JSON.
-class LeakLines final : public Sink {
-  public:
-    explicit LeakLines(CommandContext& context) : context_(context) {}
-    void write(std::string_view text) override {
-        for (const char c : text) {
-            if (c != '\n') {
-                line_.append({&c, 1});
-                continue;
-            }
-            if (context_.json) {
-                context_.writer.text(line_);
-            } else {
-                print(context_.out, "LEAK: {}\n", Filtered(line_));
-            }
-            line_.clear();
-        }
-    }
-
-  private:
-    CommandContext& context_;
-    FixedString<200> line_;
-};
 
 // `since` counts what should not be.
 void tables(CommandContext& context) {
@@ -40,7 +15,7 @@ void tables(CommandContext& context) {
         context.writer.key("leaks");
         context.writer.begin_array();
     }
-    LeakLines lines(context);
+    AnswerLines lines(context, "LEAK: ");
     const auto checked = context.management.check_tables(check, lines);
     context.since = check.leaks;
     if (!checked) {
