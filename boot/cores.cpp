@@ -5,7 +5,7 @@
 #include "arch/x86/cpu/traps.hpp"
 #include "boot/core_table.hpp"
 #include "drivers/vectors.hpp"
-#include "kernel/base/line_sink.hpp"
+#include "kernel/log/log_lines.hpp"
 
 namespace bulkhead {
 
@@ -162,16 +162,6 @@ void note_activity(CoreActivity activity) {
 
 namespace {
 
-// Into the log, line by line.
-class LogLines final : public LineSink {
-  public:
-    explicit LogLines(Logger& log) : log_(log) {}
-
-  private:
-    void line(std::string_view text) override { log_.error("HV-E043:{}", text); }
-    Logger& log_;
-};
-
 // The NMI that was sent when it fell silent has been taken long ago, or is not taken at all.
 void tell_where(u32 number, const CoreEntry& core, Logger& log) {
     const NmiPlace place = nmi_place(number);
@@ -180,7 +170,7 @@ void tell_where(u32 number, const CoreEntry& core, Logger& log) {
         return;
     }
     log.error("HV-E043: core {} is at:", number);
-    LogLines lines(log);
+    LogLines lines(log, LogLevel::error, "HV-E043:");
     print_backtrace(lines, place.rip, place.rbp);
 }
 

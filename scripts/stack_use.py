@@ -132,7 +132,7 @@ SINK_LEVELS = [
     (r"FilteringSink", 8),
     (r"EscapingSink", 7),
     (r"AnswerLines", 6),
-    (r"PlanLog|ProblemLog", 5),
+    (r"LogLines|ProblemLog", 5),
     (r"ConsoleLog", 4),
     (r"OutputBuffer", 3),
     (r"PanicOutput|Terminal", 2),
@@ -152,7 +152,7 @@ CONTEXTS = [
     (r"^VmManager::(create|print_plan)", r"FixedString|AnswerLines"),
     (r"^(Vcpu|VirtualMachine|vmx::Backend|svm::Backend|Provisioner)::|^load_guest|^VmManager::", TEXT),
     (r"^CommandInterpreter::step", r"FixedString|OutputBuffer|NullSink|FilteringSink|EscapingSink|AnswerLines"),
-    (r"^VmManager::adopt", r"PlanLog"),
+    (r"^VmManager::adopt", r"LogLines"),
     (r"^parse_config", r"ProblemLog|AnswerLines|FixedString"),
 ]
 

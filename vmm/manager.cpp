@@ -2,21 +2,9 @@
 
 #include <algorithm>
 
-#include "kernel/base/line_sink.hpp"
+#include "kernel/log/log_lines.hpp"
 
 namespace bulkhead {
-namespace {
-
-class PlanLog final : public LineSink {
-  public:
-    explicit PlanLog(Logger& log) : log_(log) {}
-
-  private:
-    void line(std::string_view text) override { log_.info("{}", text); }
-    Logger& log_;
-};
-
-}  // namespace
 
 VmManager::VmManager(HostServices& host, const PhysicalMachine& machine, BackendFactory& factory,
                      UnitAllocator& units, Logger& log, std::span<const BootModule> modules, Config& config,
@@ -79,7 +67,7 @@ void VmManager::adopt() {
         }
     }
     plan_.make(config_.vms());
-    PlanLog lines(log_);
+    LogLines lines(log_, LogLevel::info);
     plan_.print(lines);
     for (usize i = 0; i < slot_count_; ++i) {
         VmSlot& slot = slots_[i];

@@ -39,6 +39,13 @@ class Logger {
     bool drain(u32 lines = 8);
 
     template <class... Arguments>
+    void write(LogLevel level, FormatString<std::type_identity_t<Arguments>...> format,
+               const Arguments&... arguments) {
+        FixedString<200> text;
+        print(text, format, arguments...);
+        submit(level, text);
+    }
+    template <class... Arguments>
     void error(FormatString<std::type_identity_t<Arguments>...> format, const Arguments&... arguments) {
         write(LogLevel::error, format, arguments...);
     }
@@ -70,13 +77,6 @@ class Logger {
     };
     class Guard;
 
-    template <class... Arguments>
-    void write(LogLevel level, FormatString<std::type_identity_t<Arguments>...> format,
-               const Arguments&... arguments) {
-        FixedString<200> text;
-        print(text, format, arguments...);
-        submit(level, text);
-    }
     void submit(LogLevel level, std::string_view text);
     bool pass_on(u32 lines);
 
