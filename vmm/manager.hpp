@@ -177,8 +177,6 @@ class VmManager final : public Management, private Surroundings {
     PartitionPlan plan_;
     VmObserver* observer_ = nullptr;
 
-    FixedVector<HostPhysical, 64> retired_;  // units that the hardware has lost part of
-
     VmSlot slots_[max_vms];
     usize slot_count_ = 0;
     std::optional<Core> cores_[max_cores];

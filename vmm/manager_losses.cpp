@@ -35,15 +35,9 @@ void VmManager::lose_page(const LostPage& lost) {
             owner = &slots_[i];
         }
     }
-    const HostPhysical unit = lost.page.align_down(large_page_size);
-    if (!provisioner_.retire(unit)) {
-        // A memory scrubber may find the same page again.
-        for (const HostPhysical known : retired_) {
-            if (known == unit) return;
-        }
-        return host_.own_page_lost(lost);
-    }
-    (void)retired_.push_back(unit);
+    // A memory scrubber may find the same page again.
+    if (provisioner_.units().is_retired(lost.page)) return;
+    if (!provisioner_.retire(lost.page)) return host_.own_page_lost(lost);
     if (owner == nullptr) {
         log_.error(
             "HV-E015: free memory at {} has an uncorrectable error (bank {}, status {:#x}); 2 MiB are out of "

@@ -39,7 +39,9 @@ class Provisioner {
     [[nodiscard]] const UnitAllocator& units() const { return units_; }
     // The 2 MiB around that address are not to be given to anybody any more. False: nobody could get them
     // anyway.
-    bool retire(HostPhysical address) { return units_.retire(address.align_down(large_page_size)); }
+    [[nodiscard]] bool retire(HostPhysical address) {
+        return units_.retire(address.align_down(large_page_size));
+    }
     [[nodiscard]] const BootModule* find_module(std::string_view name) const;
     // The content of a module, copied out; fails when `out` is too small.
     [[nodiscard]] Result<usize> read_module(const BootModule& module, std::span<char> out) const;

@@ -53,7 +53,7 @@ UnitAllocator::Span UnitAllocator::next_free_span(u64 from, u64 limit) const {
     // Whole words of used units are skipped at once.
     u64 first = from;
     while (first < limit) {
-        const u64 word = free_[first / 64] >> (first % 64);
+        const u64 word = free_in(first / 64) >> (first % 64);
         if (word != 0) {
             first += static_cast<u64>(std::countr_zero(word));
             break;
@@ -63,7 +63,7 @@ UnitAllocator::Span UnitAllocator::next_free_span(u64 from, u64 limit) const {
     if (first >= limit) return {.first = limit, .count = 0};
     u64 end = first;
     while (end < limit) {
-        const u64 used = ~(free_[end / 64] >> (end % 64));
+        const u64 used = ~(free_in(end / 64) >> (end % 64));
         const u64 here =
             static_cast<u64>(std::countr_zero(used));  // at most 64 - end % 64: zeroes are shifted in
         end += here;
@@ -179,11 +179,10 @@ Result<> UnitAllocator::free(std::span<const UnitRun> runs) {
 
 bool UnitAllocator::retire(HostPhysical unit) {
     if (!in_use(unit)) return false;
+    sealed_ = true;  // lest add_usable() takes it for new
     const u64 number = unit.raw() / unit_size;
-    if (get(free_, number)) {
-        reset(free_, number);
-        --free_count_;
-    }
+    if (get(free_, number)) --free_count_;
+    set(free_, number);
     reset(managed_, number);
     --managed_count_;
     return true;

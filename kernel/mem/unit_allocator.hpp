@@ -55,7 +55,11 @@ class UnitAllocator {
 
     // Takes the unit at that address out of use for good, be it free or allocated: whoever has it keeps it
     // and cannot free it. False: it is in nobody's use already.
-    bool retire(HostPhysical unit);
+    [[nodiscard]] bool retire(HostPhysical unit);
+    [[nodiscard]] bool is_retired(HostPhysical unit) const {
+        const u64 number = unit.raw() / unit_size;
+        return number < limit_ && !get(managed_, number) && get(free_, number);
+    }
     [[nodiscard]] bool in_use(HostPhysical unit) const {
         return unit.raw() / unit_size < limit_ && get(managed_, unit.raw() / unit_size);
     }
@@ -77,6 +81,8 @@ class UnitAllocator {
     static void set(u64* bitmap, u64 unit) { bitmap[unit / 64] |= u64{1} << (unit % 64); }
     static void reset(u64* bitmap, u64 unit) { bitmap[unit / 64] &= ~(u64{1} << (unit % 64)); }
 
+    // A bit for each unit of that word that can be allocated.
+    [[nodiscard]] u64 free_in(u64 word) const { return free_[word] & managed_[word]; }
     // The first maximal run of free units at or after `from`, cut at `limit`.
     [[nodiscard]] Span next_free_span(u64 from, u64 limit) const;
     [[nodiscard]] Span best_single(u64 units, u64 from, u64 limit) const;
@@ -85,8 +91,10 @@ class UnitAllocator {
     void give_back(const Span& span);
     [[nodiscard]] bool take_longest(const UnitRequest& request, UnitRuns& runs);
 
-    u64 managed_[words] = {};  // the unit may be, or is, allocated
-    u64 free_[words] = {};     // ... and is not
+    // Of a unit that may be allocated `managed_` is set, and `free_` as long as it is not. Of one that was
+    // retired `free_` alone is set, of all others neither.
+    u64 managed_[words] = {};
+    u64 free_[words] = {};
     u64 managed_count_ = 0;
     u64 free_count_ = 0;
     u64 limit_ = 0;  // one past the highest managed unit

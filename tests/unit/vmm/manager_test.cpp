@@ -1084,6 +1084,28 @@ TEST_CASE("lost memory that is free goes out of use; what is no VM's is the hype
     CHECK(world.turn());
 }
 
+TEST_CASE("however much memory is lost, what is found again is nothing new") {
+    World world(256 * mib);
+    world.vm("one");
+    world.adopt();
+    const u64 managed = world.units->managed_units(), free = world.units->free_units();
+    constexpr u64 count = 100;
+    for (unsigned round = 0; round < 2; ++round) {
+        for (u64 i = 0; i < count; ++i) {
+            const HostPhysical page(256 * mib - i * large_page_size - (round + 1) * page_size);
+            REQUIRE(world.host.lost.note({.page = page}, 0));
+            REQUIRE(world.manager->attend());
+        }
+        CHECK(world.units->managed_units() == managed - count);
+        CHECK(world.units->free_units() == free - count);
+        CHECK(world.host.own_pages_lost.empty());
+    }
+    // What is left is given out as before.
+    CHECK(world.state(0) == VmState::running);
+    CHECK(world.units->allocate({.units = free - count, .max_runs = 16}));
+    CHECK(world.units->free_units() == 0);
+}
+
 TEST_CASE("VMs on a core that does not answer are stopped, and can be dealt with once it does") {
     World world;
     world.vm("one");

@@ -179,14 +179,20 @@ TEST_CASE("a retired unit is given to nobody again, whether it was free or not")
     const HostPhysical start = (*runs)[0].start;
     const HostPhysical held = start + unit, free = start.raw() == 0 ? start + 4 * unit : HostPhysical(0);
     CHECK(a->in_use(held));
+    CHECK_FALSE(a->is_retired(held));
     CHECK(a->retire(held));
     CHECK_FALSE(a->in_use(held));
+    CHECK(a->is_retired(held + (unit - 1)));
     CHECK(a->free_units() == 4);
     CHECK(a->retire(free));
     CHECK(a->free_units() == 3);
     CHECK(a->managed_units() == 6);
     for (const HostPhysical again : {held, free, HostPhysical(8 * unit), HostPhysical(gib)})
         CHECK_FALSE(a->retire(again));
+    CHECK(a->is_retired(free));
+    for (const HostPhysical other : {start, HostPhysical(8 * unit), HostPhysical(gib)})
+        CHECK_FALSE(a->is_retired(other));
+    CHECK_FALSE(a->add_usable(HostPhysical(0), 8 * unit));  // which would bring them back
     // Its holder cannot give it back, but all the others.
     CHECK_FALSE(a->free(UnitRun{.start = held, .units = 1}));
     for (u64 i = 0; i < 4; ++i) {
