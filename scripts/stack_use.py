@@ -127,7 +127,8 @@ BOUNDS = [
     (r"^Session::(edit|finish_command|poll)", 2, "the input that was kept holds one line"),
 ]
 
-# Sinks that write to other sinks: those only to sinks of a lower level. What is not here is of level 0.
+# Sinks that write to other sinks: those only to sinks of a lower level. What is not here is of level 0. What a sink's write()
+# calls of its own (LineSink::line) is half a level below.
 SINK_LEVELS = [
     (r"FilteringSink", 8),
     (r"EscapingSink", 7),
@@ -149,7 +150,7 @@ CONTEXTS = [
     (r"^Logger::", r"ConsoleLog|^drivers::"),
     (r"^on_\w+\(void\*\)|^core_entered", TEXT),
     (r"^(Session|LineEditor)::|^Announcer", r"FixedString|Terminal|OutputBuffer|FilteringSink|^drivers::"),
-    (r"^VmManager::(create|print_plan)", r"FixedString|AnswerLines"),
+    (r"^VmManager::(create|print_plan|check_tables)", r"FixedString|AnswerLines"),
     (r"^(Vcpu|VirtualMachine|vmx::Backend|svm::Backend|Provisioner)::|^load_guest|^VmManager::", TEXT),
     (r"^CommandInterpreter::step", r"FixedString|OutputBuffer|NullSink|FilteringSink|EscapingSink|AnswerLines"),
     (r"^VmManager::adopt", r"LogLines"),
@@ -374,7 +375,7 @@ class Graph:
             for slot, address in enumerate(entries):
                 self.methods[interface][slot].add(address)
                 if interface == "Sink":
-                    self.level_of[address] = max(level, self.level_of.get(address, 0))
+                    self.level_of[address] = max(level - slot / 2, self.level_of.get(address, 0))
                     self.sinks_of[address].add(name)
         self.by_name = collections.defaultdict(set)
         for address, function in functions.items():
