@@ -7,7 +7,7 @@ namespace {
 void integrity(CommandContext& context) {
     const Integrity now = context.management.integrity();
     if (context.json) {
-        JsonWriter writer(context.out);
+        JsonWriter& writer = context.writer;
         writer.begin_object();
         writer.number("text_checksum", now.text_checksum);
         writer.number("table_checksum", now.table_checksum);
@@ -25,14 +25,13 @@ void integrity(CommandContext& context) {
 
 constexpr Command rows[] = {
     {.name = "integrity",
-     .usage = "integrity [--json]",
+     .usage = "integrity",
      .summary = "checksums of the hypervisor and what it has free",
      .help = "Checksums of the hypervisor's text and constants and of its page tables, and how much\n"
              "memory is free. The first never changes; the others are the same again once the\n"
              "same VMs are on.\n",
      .example = "integrity",
-     .run = integrity,
-     .options = {"--json"}},
+     .run = integrity},
 };
 
 }  // namespace

@@ -323,6 +323,7 @@ TEST_CASE("Tab offers commands, VMs and options where they fit") {
     CHECK(desk.completions("start w") == "web ");
     CHECK(desk.completions("start web ") == "");
     CHECK(desk.completions("list -") == "--json ");
+    CHECK(desk.completions("integrity -") == "--json ");
     CHECK(desk.completions("list --json -") == "");
     CHECK(desk.completions("console web --j") == "");
     CHECK(desk.completions("help st") == "start ");
