@@ -87,9 +87,8 @@ Result<> check(const ControlWord& word, ControlRange range, std::span<const Name
     for (const Name& name : names) {
         if ((word.required & name.bit) == 0 || range.allows(name.bit)) continue;
         return fail(
-            "HV-E202: the processor lacks {} ({} bit {}); needs an Intel CPU with EPT and unrestricted "
-            "guest: "
-            "Westmere (2010) or later",
+            "HV-E202: the processor lacks {} ({} bit {}); "
+            "needs an Intel CPU with EPT and unrestricted guest: Westmere (2010) or later",
             name.name, word.msr, 32 + std::countr_zero(name.bit));
     }
     if (const u32 forced = range.must_be_one & word.forbidden; forced != 0) {
@@ -151,9 +150,8 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     c.preemption_timer = c.pin.allows(pin_based::preemption_timer);
     if (!c.preemption_timer)
         return fail(
-            "HV-E202: the processor lacks the VMX-preemption timer (pin-based controls bit 38), without "
-            "which "
-            "a guest could keep its core for ever");
+            "HV-E202: the processor lacks the VMX-preemption timer (pin-based controls bit 38), "
+            "without which a guest could keep its core for ever");
 
     c.revision = static_cast<u32>(extract(msrs.basic, 30, 0));
     const u64 vmcs_size = extract(msrs.basic, 44, 32);
@@ -175,8 +173,8 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     c.zero_length_injection = has_bit(msrs.misc, 30);
     if (!has_bit(msrs.misc, 5)) {
         return fail(
-            "HV-E202: the processor does not track IA-32e mode of the guest (IA32_VMX_MISC bit 5); needs an "
-            "Intel CPU with unrestricted guest");
+            "HV-E202: the processor does not track IA-32e mode of the guest (IA32_VMX_MISC bit 5); "
+            "needs an Intel CPU with unrestricted guest");
     }
 
     c.cr0_fixed0 = msrs.cr0_fixed0;
@@ -186,9 +184,8 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     if ((c.cr4_fixed1 & (cr4::vmxe | cr4::mce | cr4::pae)) != (cr4::vmxe | cr4::mce | cr4::pae) ||
         (c.cr0_fixed0 & ~c.cr0_fixed1) != 0 || (c.cr4_fixed0 & ~c.cr4_fixed1) != 0) {
         return fail(
-            "HV-E205: the fixed bits of CR0 or CR4 in VMX operation contradict themselves or forbid VMXE, "
-            "MCE or "
-            "PAE (CR4 {:#x}/{:#x})",
+            "HV-E205: the fixed bits of CR0 or CR4 in VMX operation contradict themselves "
+            "or forbid VMXE, MCE or PAE (CR4 {:#x}/{:#x})",
             c.cr4_fixed0, c.cr4_fixed1);
     }
 
