@@ -295,9 +295,8 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
     logger->info("Bulkhead {}", version);
     if (uart.stuck())
         logger->error(
-            "HV-E005: the console's UART takes no characters; the log goes to memory and the screen until it "
-            "does, "
-            "check the terminal's flow control");
+            "HV-E005: the console's UART takes no characters; "
+            "the log goes to memory and the screen until it does, check the terminal's flow control");
     log_option_complaints();
     require(information_read);
     require(check(*boot_info, image_begin(), image_finish()));

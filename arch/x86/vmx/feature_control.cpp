@@ -5,9 +5,8 @@ namespace bulkhead::vmx {
 Result<> check_vmx_supported(const CpuidResult& leaf1) {
     if ((leaf1.ecx & cpuid::leaf1_ecx::vmx) != 0) return {};
     return fail(
-        "HV-E200: the processor lacks VT-x (CPUID leaf 1, ECX bit 5); needs an Intel CPU with VT-x, or a "
-        "host "
-        "that exposes it to this machine");
+        "HV-E200: the processor lacks VT-x (CPUID leaf 1, ECX bit 5); "
+        "needs an Intel CPU with VT-x, or a host that exposes it to this machine");
 }
 
 Result<FeatureControlDecision> decide_feature_control(u64 value) {
