@@ -87,7 +87,7 @@ CALLERS = [
 POINTERS = [
     (r"^print_arguments\(", r"^detail::make_argument<"),
     (r"^CommandInterpreter::step\(", r"(^|::)[a-z_]+\(CommandContext&\)|rows::.lambda\(CommandContext"),
-    (r"TableReader<.*>::read_node", r"^(store|Setting::|parse_).*Setting|lambda\(.*Setting const"),
+    (r"TableReader<.*>::(read_node|store)", r"^(store|Setting::|parse_).*Setting|lambda\(.*Setting const"),
     (r"^PageTableAlgorithm::visit_table", r"PageTableAlgorithm::visit<.*_FUN|PageTableAlgorithm::visit<.*lambda"),
     (r"^PartitionPlan::", r"^memory_need_of"),
     (r"^core_entered", r"^run_guests\("),
