@@ -5,13 +5,14 @@ set(guests_source ${PROJECT_SOURCE_DIR}/tests/guests)
 set(guests_output ${PROJECT_BINARY_DIR}/tests/guests)
 file(MAKE_DIRECTORY ${guests_output})
 file(GLOB guest_sources CONFIGURE_DEPENDS ${guests_source}/*.asm)
+file(GLOB guest_includes CONFIGURE_DEPENDS ${guests_source}/*.inc)
 foreach(source ${guest_sources})
   get_filename_component(name ${source} NAME_WE)
   set(output ${guests_output}/${name}.bin)
   add_custom_command(
     OUTPUT ${output}
     COMMAND ${CMAKE_ASM_NASM_COMPILER} -f bin -Wall -Werror -I ${guests_source}/ -o ${output} ${source}
-    DEPENDS ${source} ${guests_source}/guest.inc
+    DEPENDS ${source} ${guest_includes}
     COMMENT "Assembling guest ${name}")
   list(APPEND guest_binaries ${output})
 endforeach()

@@ -1,15 +1,12 @@
 ; What an exit costs while other processors take exits, too. The command line says which operation ("0" to "4") and with
 ; how many processors ("1" to "9"): all of them repeat it for ever, and the first prints its mean in TSC ticks.
 %include "guest.inc"
+%include "processors.inc"
 
-TRAMPOLINE equ 0x8000                  ; below 1 MiB: where APs start
 STACKS equ 0x300000
 ITERATIONS equ 2000
 ROUNDS equ 3                           ; of them the best counts
-APIC equ 0xFEE00000
 HOLE equ 0xE0000000
-ALL_BUT_SELF_INIT equ 0x000C4500
-ALL_BUT_SELF_STARTUP equ 0x000C4600 | TRAMPOLINE >> 12
 
 operation_number equ 0x200000
 online equ 0x200040
@@ -61,25 +58,13 @@ start:
     mov [operation_number], eax
     movzx ebx, byte [esi - 2]
     sub ebx, '1'                       ; how many others
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
+    mask_chips
     mov dword [APIC + 0xF0], 0x1FF
     mov dword [APIC + 0x3E0], 0xB
     mov dword [online], 0
     test ebx, ebx
     jz .all
-    mov esi, trampoline
-    mov edi, TRAMPOLINE
-    mov ecx, trampoline_end - trampoline
-    cld
-    rep movsb
-    mov dword [APIC + 0x300], ALL_BUT_SELF_INIT
-    mov dword [APIC + 0x300], ALL_BUT_SELF_STARTUP
-.wait:
-    pause
-    cmp [online], ebx
-    jne .wait
+    start_processors online
 .all:
     mov esi, -1
     mov ebx, ROUNDS
@@ -124,12 +109,6 @@ run_apic: measured do_apic
 run_hole: measured do_hole
 run_port: measured do_port
 
-align 8
-descriptors:
-    dq 0
-    dq 0x00CF9B000000FFFF              ; 08h: code, flat
-    dq 0x00CF93000000FFFF              ; 10h: data, flat
-descriptors_end:
 operations: dd run_cpuid, run_rdmsr, run_apic, run_hole, run_port
 operations_address: dd chosen
 
@@ -137,27 +116,7 @@ chosen:
     mov eax, [operation_number]
     jmp [operations + 4 * eax]
 
-bits 16
-trampoline:
-    cli
-    xor ax, ax
-    mov ds, ax
-    o32 lgdt [TRAMPOLINE + table - trampoline]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    jmp dword 0x08:processor
-table:
-    dw descriptors_end - descriptors - 1
-    dd descriptors
-trampoline_end:
-
-bits 32
-processor:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
+    processors_begin
     mov eax, 1
     lock xadd [online], eax
     inc eax

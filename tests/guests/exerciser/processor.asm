@@ -1,4 +1,6 @@
 ; The way into and out of a step, the events, and the start of a processor. processor.hpp has the block's layout.
+%include "tests/guests/runtime/events.inc"
+
 extern processor_main, unexpected_event_of, tolerates_interrupts, image_begin, image_end
 global enter_processor, run_step, event_stubs, trampoline, trampoline_end, event_table
 
@@ -13,9 +15,6 @@ ACTIVE equ 0
 SAVED_RSP equ 8
 STRAYS equ 16
 OUTCOME equ 24
-CODE64 equ 0x08
-DATA equ 0x10
-TASK equ 0x40
 
 section .text
 ; An AP: real mode, then its own page tables, by the number that CPUID tells.
@@ -105,41 +104,12 @@ enter:
 
 ; void run_step(Processor*, const Entry*): as run_probed of the runtime.
 run_step:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    push_callers_registers
     mov [rdi + SAVED_RSP], rsp
     mov qword [rdi + ACTIVE], 1
     mov rax, rsi
-    push qword [rax + 152]              ; SS
-    push qword [rax + 32]               ; RSP
-    push qword [rax + 128]              ; RFLAGS
-    push qword [rax + 144]              ; CS
-    push qword [rax + 136]              ; RIP
-    mov rcx, [rax + 160]
-    mov ds, ecx
-    mov es, ecx
-    mov rcx, [rax + 8]
-    mov rdx, [rax + 16]
-    mov rbx, [rax + 24]
-    mov rbp, [rax + 40]
-    mov rsi, [rax + 48]
-    mov rdi, [rax + 56]
-    mov r8, [rax + 64]
-    mov r9, [rax + 72]
-    mov r10, [rax + 80]
-    mov r11, [rax + 88]
-    mov r12, [rax + 96]
-    mov r13, [rax + 104]
-    mov r14, [rax + 112]
-    mov r15, [rax + 120]
-    mov rax, [rax]
-    iretq
+    enter_code
 
-; On the stack: vector, error code, RIP, CS, RFLAGS, RSP, SS.
 event:
     push rax
     push rbx
@@ -197,22 +167,7 @@ event:
     mov fs, eax
     mov gs, eax
     mov qword [rbx + ACTIVE], 0
-    ; By IRETQ, so that NMIs are no longer blocked.
-    mov rax, [rbx + SAVED_RSP]
-    push DATA
-    push rax
-    push 2
-    push CODE64
-    push .back
-    iretq
-.back:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    ret
+    leave_event rbx + SAVED_RSP
 .unexpected:
     mov eax, DATA
     mov ds, eax
@@ -225,21 +180,9 @@ event:
     call unexpected_event_of
     ud2
 
-align 16
+align STUB_SIZE
 event_stubs:
-%assign vector 0
-%rep 256
-%if vector = 8 || (vector >= 10 && vector <= 14) || vector = 17 || vector = 21 || vector = 29 || vector = 30
-    nop
-    nop
-%else
-    push 0
-%endif
-    push qword vector
-    jmp near event
-    align 16
-%assign vector vector + 1
-%endrep
+    stubs_of_events event
 
 section .bss
 alignb 16

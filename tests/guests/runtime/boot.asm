@@ -1,15 +1,13 @@
 ; From Multiboot's 32-bit entry to guest_main() in 64-bit mode, and the way into and out of probed code.
 ; Every exception and interrupt ends the probed code and is its result; see runtime.hpp.
+%include "tests/guests/runtime/events.inc"
 
 extern guest_main, unexpected_event, image_begin, load_end, image_end
 extern boot_state, outcome, run_active, event_hook, ignores_stray_nmi
 global start, gdt, idt, task_state, run_probed, page_directories, stack_top, ignore_interrupt, reload_segments
 
-CODE64 equ 0x08
 WINDOW equ 0x70000000                   ; below it is the program, from it on what is probed
-DATA equ 0x10
 CODE32 equ 0x18
-TASK equ 0x40
 
 section .multiboot
 bits 32
@@ -144,42 +142,13 @@ reload_segments:
     mov gs, eax
     ret
 
-; void run_probed(const Entry*): loads all registers of the Entry and goes to its RIP; returns when an event has
-; struck there. Entry: the 16 general registers as numbered by the encodings, RFLAGS, RIP, CS, SS, DS.
+; void run_probed(const Entry*): returns when an event has struck there.
 run_probed:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    push_callers_registers
     mov [saved_rsp], rsp
     mov rax, rdi
     mov byte [run_active], 1
-    push qword [rax + 152]              ; SS
-    push qword [rax + 32]               ; RSP
-    push qword [rax + 128]              ; RFLAGS
-    push qword [rax + 144]              ; CS
-    push qword [rax + 136]              ; RIP
-    mov rcx, [rax + 160]
-    mov ds, ecx
-    mov es, ecx
-    mov rcx, [rax + 8]
-    mov rdx, [rax + 16]
-    mov rbx, [rax + 24]
-    mov rbp, [rax + 40]
-    mov rsi, [rax + 48]
-    mov rdi, [rax + 56]
-    mov r8, [rax + 64]
-    mov r9, [rax + 72]
-    mov r10, [rax + 80]
-    mov r11, [rax + 88]
-    mov r12, [rax + 96]
-    mov r13, [rax + 104]
-    mov r14, [rax + 112]
-    mov r15, [rax + 120]
-    mov rax, [rax]
-    iretq
+    enter_code
 
 ; An NMI has a stack of its own, since it may come while another event is looked at. In the program's own code it is
 ; over at once, if that is wanted.
@@ -255,39 +224,11 @@ event:
     call unexpected_event
 .resume:
     mov byte [run_active], 0
-    ; By IRETQ, so that NMIs are no longer blocked.
-    mov rax, [saved_rsp]
-    push DATA
-    push rax
-    push 2
-    push CODE64
-    push back
-    iretq
-back:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    ret
+    leave_event saved_rsp
 
-align 16
+align STUB_SIZE
 stubs:
-%assign vector 0
-%rep 256
-%if vector = 8 || (vector >= 10 && vector <= 14) || vector = 17 || vector = 21 || vector = 29 || vector = 30
-    nop
-    nop
-%else
-    push 0
-%endif
-    push qword vector
-    jmp near event
-    align 16
-%assign vector vector + 1
-%endrep
-STUB_SIZE equ 16
+    stubs_of_events event
 
 section .data
 align 16
