@@ -28,16 +28,8 @@ MODULES = [(support.guest(name), name) for name in ("spin", "nmi_spin", "halt")]
 READY = {"spin": "spin: interrupts are off", "nmi": "nmi_spin: (in the NMI handler|no NMI came)", "halt": "halt: interrupts are off"}
 
 
-def runs(system, vm):
-    used = system.vm(vm)["cpu_seconds"]
-    system.wait_until(lambda: system.vm(vm)["cpu_seconds"] > used, f"{vm} uses processor time")
-
-
 def started(system, vm, times=1):
-    system.attach(vm)
-    for _ in range(times):
-        system.expect(READY[vm])
-    system.detach()
+    system.hears(vm, *[READY[vm]] * times)
 
 
 def test(machine):
@@ -47,13 +39,13 @@ def test(machine):
             started(system, vm)
         check("nmi_spin: in the NMI handler" in system.machine.text(), "the NMI came")
         for vm in ("spin", "nmi"):
-            runs(system, vm)
+            system.runs(vm)
             for _ in range(3):
                 check(system.command(f"pause {vm}") == f"{vm}: paused\n", f"{vm} can be paused")
                 used = system.vm(vm)["cpu_seconds"]
                 check(system.vm(vm)["cpu_seconds"] == used, "and stands still then")
                 system.command(f"unpause {vm}")
-                runs(system, vm)
+                system.runs(vm)
             check(len(system.json(f"regs {vm} 0")) > 0, "its registers can be seen")
         for vm in VMS:
             check(f"VM {vm} was reset" in system.command(f"reset {vm}"), f"{vm} can be reset")

@@ -109,15 +109,6 @@ def broken_kernels(directory):
         yield path, name
 
 
-def talks(system, vm):
-    system.attach(vm)
-    system.expect("echo: ready\r\n")
-    system.machine.send("hello")
-    system.expect("hello")
-    system.detach()
-    print(f"ok: {vm} runs", flush=True)
-
-
 def wrong_files_and_options(machine):
     with tempfile.TemporaryDirectory() as directory:
         modules = [(support.guest("echo"), "echo"), *broken_kernels(directory)]
@@ -145,8 +136,8 @@ def wrong_files_and_options(machine):
             for name in ("short", "old", "elf", "text", "big"):
                 system.command(f"start {name}")
             check(system.json("mem")["free_bytes"] == free, "failed starts leave no memory behind")
-            talks(system, "echo")
-            talks(system, "last")
+            system.talks("echo")
+            system.talks("last")
 
 
 def broken_config(machine):
@@ -165,8 +156,8 @@ def no_config(machine):
               "without a config the log says what happens")
         check([vm["name"] for vm in system.json("list")] == ["first", "second", "first-2"], "each kernel is a VM")
         check(system.json("info first")["cmdline"] == "one two", "with the words behind its name as command line")
-        talks(system, "first")
-        talks(system, "first-2")
+        system.talks("first")
+        system.talks("first-2")
 
 
 def too_little_memory(machine):

@@ -21,15 +21,6 @@ def lines(system):
             for number, apic_id, rest in re.findall(r"core (\d+): APIC ID (\d+), ([^\n]*)", system.command("dmesg"))}
 
 
-def guest_runs(system):
-    system.attach("echo")
-    system.expect("echo: ready\r\n")
-    system.machine.send("hello")
-    system.expect("hello")
-    system.detach()
-    print("ok: a guest runs", flush=True)
-
-
 def test(machine, count):
     count = int(count)
     with System(machine, MODULES, CONFIG, memory=256, cpus=count) as system:
@@ -39,14 +30,14 @@ def test(machine, count):
         check(all(rest == "online" for _, rest in cores.values()), "all are online")
         check(len({apic_id for apic_id, _ in cores.values()}) == count, "each has an APIC ID of its own")
         check("HV-E04" not in system.machine.text(), "none was late or fell silent")
-        guest_runs(system)
+        system.talks()
 
     with System(machine, MODULES, CONFIG, memory=256, cpus=4, options="maxcpus=3") as system:
         system.prompt()
         cores = lines(system)
         check([rest for _, rest in cores.values()] ==
               ["online"] * 3 + ["offline: host option maxcpus=3 leaves it out"], "maxcpus=3 leaves out one of four cores")
-        guest_runs(system)
+        system.talks()
 
 
 if __name__ == "__main__":

@@ -20,11 +20,7 @@ def test(machine):
         support.skip(f"there is no {IMAGE}")
     with System(machine, [(support.guest("echo"), "echo")], CONFIG, image=IMAGE, memory=128) as system:
         system.prompt()
-        system.attach("echo")
-        system.expect("echo: ready\r\n")
-        system.machine.send("hello")
-        system.expect("hello")
-        system.detach()
+        system.talks()
         check("was reset" in system.command("reset echo"), "the VM can be reset")
         check("was destroyed" in system.command("destroy echo"), "and destroyed")
         check("VM echo started" in system.command("start echo"), "and started")

@@ -81,9 +81,7 @@ def test(machine, seconds="5"):
 
         # The core is no longer its own.
         check("VM halt started" in system.command("start halt"), "another VM comes to the core")
-        system.attach("halt")
-        system.expect("halt: interrupts are off")
-        system.detach()
+        system.hears("halt", "halt: interrupts are off")
         check(not system.json("cpus")[1]["dedicated"], "which is shared now")
         system.attach("linux")
         system.shell("kill $!; sleep 1")

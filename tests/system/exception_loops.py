@@ -18,21 +18,6 @@ cpuset.cpus = "{core}"
 MODULES = [(support.guest(name), name) for name in (*GUESTS, "echo")]
 
 
-def talks(system, words):
-    system.attach("echo")
-    system.expect("echo: ready\r\n")
-    system.machine.send(words)
-    system.expect(words)
-    system.detach()
-    print("ok: the other VM talks", flush=True)
-
-
-def begun(system, vm):
-    system.attach(vm)
-    system.expect(f"{vm}: begins")
-    system.detach()
-
-
 def exceptions(system, vm):
     reasons = {row["reason"]: row["count"] for row in system.json(f"exits {vm}")["exits"]}
     return reasons.get("exception", 0)
@@ -42,10 +27,10 @@ def test(machine):
     with System(machine, MODULES, CONFIG, memory=128, cpus=3) as system:
         system.prompt()
         for vm in GUESTS:
-            begun(system, vm)
+            system.hears(vm, f"{vm}: begins")
         system.wait_until(lambda: exceptions(system, "debug_loop") > 100, "#DB comes again and again")
         system.wait_until(lambda: exceptions(system, "alignment_loop") > 100, "and so does #AC")
-        talks(system, "beside them")
+        system.talks(words="beside them")
         for vm in GUESTS:
             check(system.vm(vm)["state"] == "running", f"{vm} is running")
             check(system.command(f"pause {vm}") == f"{vm}: paused\n", "it can be paused")
@@ -53,9 +38,9 @@ def test(machine):
             check(exceptions(system, vm) == before, "and stands still then")
             system.command(f"unpause {vm}")
             check(f"VM {vm} was reset" in system.command(f"reset {vm}"), "it can be reset")
-            begun(system, vm)
+            system.hears(vm, f"{vm}: begins")
             check(f"VM {vm} was destroyed" in system.command(f"destroy {vm}"), "and destroyed")
-        talks(system, "alone")
+        system.talks(words="alone")
         check("HV-E043" not in system.command("dmesg"), "no core was silent")
 
 

@@ -95,9 +95,7 @@ def test(machine):
         check(re.search(r"^crashes +\d+ +8M +1 ----c- crashed", system.command("list"), re.MULTILINE), "list flags it")
         talks(system, "one")
 
-        system.attach("resets-preserve")
-        system.expect("triple fault: about to\r\n")
-        system.detach()
+        system.hears("resets-preserve", "triple fault: about to\r\n")
         check(system.json("info resets-preserve")["resets"] == 0, "no reset is counted where none was made")
         check("VM resets-preserve started" in system.command("start resets-preserve"), "it can be started again")
         system.wait_until(lambda: "shut" in state(system, "resets-preserve"), "and faults again")

@@ -67,11 +67,7 @@ def definitions(system):
 
     check("renamed to other" in system.command("rename typed other"), "rename, while it runs")
     check("no VM" in system.command("info typed") or "unknown" in system.command("info typed"), "the old name is gone")
-    system.attach("other")
-    system.expect("echo: ready\r\n")
-    system.machine.send("still here")
-    system.expect("still here")
-    system.detach()
+    system.talks("other", "still here")
     check("another VM" in system.command("rename other heart"), "no two VMs have one name")
 
     check("destroy it first" in system.command("set other memory.max 8M"), "memory.max is not set while it runs")

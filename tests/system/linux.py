@@ -51,9 +51,7 @@ def test(machine, extent="full"):
     with System(machine, modules, CONFIG, memory=1024) as system:
         system.prompt()
         system.attach("linux")
-        system.expect("guest is up: 6[.]1", timeout=600)
-        system.machine.send("\r")
-        system.expect("guest# ")
+        system.reach_shell()
         check("Debian" in system.shell("uname -a"), "uname -a names Debian's kernel")
         cpuinfo = system.shell("cat /proc/cpuinfo")
         check(cpuinfo.count("processor") == 1 and "model name" in cpuinfo, "/proc/cpuinfo shows one processor")
@@ -111,9 +109,7 @@ def test(machine, extent="full"):
         system.attach("linux")
         system.expect("Linux version", timeout=300)
         if extent == "full":
-            system.expect("guest is up: 6[.]1", timeout=600)
-            system.machine.send("\r")
-            system.expect("guest# ")
+            system.reach_shell()
             check("Debian" in system.shell("uname -a"), "the second life reaches its shell, too")
         system.detach()
         system.machine.send("poweroff\r")

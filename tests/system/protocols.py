@@ -25,11 +25,7 @@ def boot(machine, protocol):
     with System(machine, [(support.guest("echo"), "echo")], CONFIG, options="loglevel=info maxcpus=1", protocol=protocol,
                 memory=128) as system:
         system.prompt()
-        system.attach("echo")
-        system.expect("echo: ready\r\n")
-        system.machine.send("spoken by " + protocol)
-        system.expect("spoken by " + protocol)
-        system.detach()
+        system.talks(words="spoken by " + protocol)
         check(system.json("info echo")["cmdline"] == "one two", f"{protocol}: the VM runs, with its command line")
         log = system.command("dmesg")
         check(re.search(r'module "bulkhead.toml": \d+ bytes', log) and re.search(r'module "echo": \d+ bytes', log),

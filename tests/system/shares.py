@@ -111,9 +111,7 @@ def gang(machine):
         vcpus, cores = GANGS[machine]
         for vm in [f"other{core}" for core in cores] + ["tickets"]:
             system.command(f"start {vm}")
-        system.attach("tickets")
-        system.expect("tickets: all vCPUs take turns")
-        system.detach()
+        system.hears("tickets", "tickets: all vCPUs take turns")
         alone = rate(system, 2, vcpus)
         check("gang" not in system.json("info tickets"), "not a gang yet")
         system.command("set tickets cpu.gang true")

@@ -21,69 +21,46 @@ memory.max = "8M"
 MODULES = [(support.guest(name), name) for name in ("spin", "halt", "echo")]
 
 
-def talks(system, words):
-    system.attach("echo")
-    system.expect("echo: ready\r\n")
-    system.machine.send(words)
-    system.expect(words)
-    system.detach()
-    print("ok: the other VM talks", flush=True)
-
-
-def runs(system, vm):
-    used = system.vm(vm)["cpu_seconds"]
-    system.wait_until(lambda: system.vm(vm)["cpu_seconds"] > used, f"{vm} uses processor time")
-
-
 def test(machine):
     with System(machine, MODULES, CONFIG, memory=128) as system:
         system.prompt()
-        system.attach("spin")
-        system.expect("spin: interrupts are off")
-        system.detach()
-        runs(system, "spin")
+        system.hears("spin", "spin: interrupts are off")
+        system.runs("spin")
         check("state       running (r-----)" in system.command("info spin"), "info shows it as running")
         check(system.json("exits spin")["guest_cycles"] > 0, "exits counts its time")
-        talks(system, "while one spins")
+        system.talks(words="while one spins")
 
-        system.attach("halt")
-        system.expect("halt: interrupts are off")
-        system.detach()
+        system.hears("halt", "halt: interrupts are off")
         system.wait_until(lambda: system.vm("halt")["state"] == "blocked", "the halted VM is shown as blocked")
         used = system.vm("halt")["cpu_seconds"]
-        runs(system, "spin")
+        system.runs("spin")
         check(system.vm("halt")["cpu_seconds"] == used, "and uses no processor time")
 
         for vm in ("spin", "halt"):
             check(f"VM {vm} was reset" in system.command(f"reset {vm}"), f"{vm} can be reset")
-            system.attach(vm)
-            system.expect(f"{vm}: interrupts are off")
-            system.expect(f"{vm}: interrupts are off")
-            system.detach()
+            system.hears(vm, *[f"{vm}: interrupts are off"] * 2)
             check(system.json(f"info {vm}")["resets"] == 1, "and runs from its beginning again")
-        runs(system, "spin")
+        system.runs("spin")
         check("halt: woke up" not in system.machine.text(), "the halted one never woke up")
 
         check(system.command("pause spin") == "spin: paused\n", "the spinning one can be paused")
         used = system.vm("spin")["cpu_seconds"]
-        talks(system, "while none spins")
+        system.talks(words="while none spins")
         check(system.vm("spin")["cpu_seconds"] == used, "and stands still then")
         system.command("unpause spin")
-        runs(system, "spin")
+        system.runs("spin")
         for vm in ("spin", "halt"):
             check(f"VM {vm} was destroyed" in system.command(f"destroy {vm}"), f"{vm} can be destroyed")
-        talks(system, "alone")
+        system.talks(words="alone")
         check([vm["state"] for vm in system.json("list")] == ["off", "off", "running"], "two are off, one runs")
 
         # Each gets what the other had.
         system.command("start halt")
         system.command("start spin")
         for vm in ("spin", "halt"):
-            system.attach(vm)
-            system.expect(f"{vm}: interrupts are off")
-            system.detach()
-        runs(system, "spin")
-        talks(system, "with both anew")
+            system.hears(vm, f"{vm}: interrupts are off")
+        system.runs("spin")
+        system.talks(words="with both anew")
 
 
 if __name__ == "__main__":

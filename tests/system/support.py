@@ -131,6 +131,34 @@ class System:
         self.machine.send("\x1d")
         self.prompt()
 
+    def hears(self, vm, *patterns):
+        """Waits for each of these in what a VM sends, now or before."""
+        self.attach(vm)
+        for pattern in patterns:
+            self.expect(pattern)
+        self.detach()
+
+    def talks(self, vm="echo", words="hello"):
+        """The guest `echo`, in this VM, sends back what is typed to it."""
+        self.attach(vm)
+        self.expect("echo: ready\r\n")
+        self.machine.send(words)
+        self.expect(words)
+        self.detach()
+        print(f"ok: {vm} talks: {words}", flush=True)
+
+    def runs(self, vm):
+        """A VM uses processor time."""
+        used = self.vm(vm)["cpu_seconds"]
+        self.wait_until(lambda: self.vm(vm)["cpu_seconds"] > used, f"{vm} uses processor time")
+
+    def reach_shell(self, cpus=1, timeout=900):
+        """Waits for the shell of Debian's kernel, in the attached VM."""
+        self.expect(rf"guest is up: 6[.]1[^,]*, {cpus} CPU", timeout)
+        self.expect("guest# ")
+        self.machine.send("\r")  # what is typed before the shell is ready may be lost
+        self.expect("guest# ")
+
     def shell(self, line, timeout=300):
         """Runs a line in the attached guest's shell and returns its output. Each line is marked with a number of its
         own: what an attachment replays of earlier ones is not taken for its output."""
