@@ -7,6 +7,7 @@ bulkhead::."""
 CALLERS = [
     # The virtual PC.
     (r"^Bus::", "Device"),
+    (r"^Device::", "Device", r"::(read|write)\("),
     (r"^ByteDevice::", "Device", r"::(read|write)_byte"),
     (r"^IrqRouter::Line::set", "IrqLine", r"Pic8259::Line|IoApic::Line"),
     (r"^Pic8259::", "IrqLine", r"Pic8259::Line|PicOutput"),
@@ -24,7 +25,9 @@ CALLERS = [
     (r"^(read|write)_msr\(", "VcpuBackend PhysicalMachine"),
     (r"^VirtualMachine::(VirtualMachine|power_on|run|now|resume)", "Device Clock PhysicalMachine Surroundings"),
     (r"^VirtualMachine::(accessed|find_deadline|expire)", "Device Clock", r"::deadline|::next|::expire|[cC]lock"),
+    (r"^VirtualMachine::(port_|mmio_|(read|write)_ports)", "Device Clock Surroundings", r"::(read|write)(_string)?\(|::deadline|[cC]lock|::wake"),
     (r"VirtualMachine::", "Surroundings"),
+    (r"^QuickExits::", "VcpuBackend Device Clock"),
     (r"^Vcpu::describe", "VcpuBackend Sink"),
     (r"^(Vcpu|VcpuContext)::", "VcpuBackend PhysicalMachine PagingMemory Clock"),
     (r"^(Emulator|GuestAccess|TracelessMemory|SharedTables|alu)::|^(emulate|execution_mode|fetch_instruction|paging_state|"
@@ -38,7 +41,8 @@ CALLERS = [
     (r"^VmManager::report", "VmObserver HostServices PhysicalMachine"),
     (r"VmManager::", "HostServices PhysicalMachine VcpuBackend"),
     (r"run_on", "CoreWork"),
-    (r"^(Provisioner|PartitionPlan|CpuidPolicy|VmBuilder)::|^build_virtual_machine",
+    (r"^CpuidPolicy::", "PhysicalMachine"),
+    (r"^(Provisioner|PartitionPlan|VmBuilder)::|^build_virtual_machine",
      "HostServices PhysicalMachine BackendFactory TableMemory VcpuBackend Sink"),
     (r"^Logger::", "Sink MicrosecondClock InterruptFlag"),
     (r"^drivers::Screen::", "Sink", r"::new_line|::put|::scroll|^drivers::"),
@@ -76,7 +80,7 @@ POINTERS = [
     (r"^(enter|leave)_panic\(", r"^freeze_other_cores|^reset_machine|begin_core_table\(Host&\)::.lambda"),
     (r"^print_address\(", r"^symbolize"),
     (r"^vmx::Backend::run\(|^svm::Backend::run\(", r"^bulkhead_(vmx|svm)_enter(_guarded)?$"),
-    (r"^bulkhead_svm_arm_timer|^svm::Backend::run\(", r"^arm_timer\("),
+    (r"^bulkhead_svm_(arm|take)_timer|^svm::Backend::run\(", r"^arm_timer\(|^timer_interrupt_count\("),
     (r"^vmx::read_capability_msrs", r"^detect_vmx\(\)::.lambda"),
     (r"^on_console_interrupt\(void\*\)", r"^on_console_interrupt\(void\*\)$"),
 ]
@@ -84,6 +88,7 @@ POINTERS = [
 # Calls that the code has and that do not happen: caller, callee, why not.
 EXCLUDED = [
     (r"^Announcer::vm_changed", r"^Session::poll\(", "only while attached to a VM's console, when no command runs"),
+    (r"^(?!Vcpu::run)", r"^(vmx|svm)::Backend::run\(", "nothing else enters the guest"),
 ]
 
 # Functions that do not come back: what lies beyond is counted as a panic, which may use all of its stack.

@@ -15,6 +15,7 @@ struct World {
     Backend& b = *bench.backend;
     QuickWorld quick{b};
     GeneralRegisters at_last{};  // of the guest, when it was entered again
+    bool in_shadow = false;      // the exit is one of an instruction behind STI
 
     explicit World(const Capabilities& capabilities = full_capabilities) : bench(capabilities) {
         b.write(Register::efer, efer::lme);
@@ -34,6 +35,7 @@ struct World {
             at_last.rax = block.state.rax;
             block.control.exit_code = first ? code : exit_code::intr;
             block.control.exit_info1 = info1;
+            block.control.interrupt_shadow = in_shadow ? 1 : 0;
             block.control.next_rip = block.control.exit_info2 = block.state.rip + 2;
         };
         return b.run(deadline);
@@ -107,6 +109,26 @@ TEST_CASE("What happens at an instruction's end, and faults, are left to the gen
     CHECK(w.run(exit_code::vmmcall).reason == ExitReason::hypercall);
     CHECK(w.b.read(Register::rip) == 0x1000);
     CHECK(w.quick.quick.account.statistics.total_count() == 0);
+}
+
+TEST_CASE("Once the deadline has passed, or the turn is over, an answer is the last") {
+    World w;
+    w.b.gprs.rax = 0;
+    CHECK(w.run(exit_code::cpuid, 0, w.bench.fake.tsc + 10).reason == ExitReason::answered);
+    CHECK(w.bench.fake.entries.size() == 1);
+    w.b.gprs.rax = 0;
+    w.quick.quick.turn_end = w.bench.fake.tsc + 10;
+    CHECK(w.run(exit_code::cpuid).reason == ExitReason::answered);
+    CHECK(w.bench.fake.entries.size() == 2);
+    CHECK(w.b.read(Register::rip) == 0x1004);
+}
+
+TEST_CASE("What happens at the end of an instruction in an interrupt shadow is left to the general way") {
+    World w;
+    w.b.gprs.rax = 0;
+    w.in_shadow = true;
+    CHECK(w.run(exit_code::cpuid).reason == ExitReason::cpuid);
+    CHECK(w.b.read(Register::rip) == 0x1000);
 }
 
 TEST_CASE("The host's timer alone ends a turn as a deadline; anything else goes to the host") {

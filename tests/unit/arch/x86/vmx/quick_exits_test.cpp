@@ -154,4 +154,9 @@ TEST_CASE("Once the deadline has passed an answer is the last") {
     CHECK(w.bench.fake.entries == 1);
     CHECK(w.b.read(Register::rip) == 0x1002);
     CHECK(w.b.left >= w.b.entered + 10);
+    // Likewise the turn's end, for which no timer is armed.
+    w.b.gprs.rax = 0;
+    w.quick.quick.turn_end = w.bench.fake.tsc + 10;
+    CHECK(w.run(reason::cpuid).reason == ExitReason::answered);
+    CHECK(w.b.read(Register::rip) == 0x1004);
 }
