@@ -52,7 +52,8 @@ set(exit_path
     arch/x86/cpu/vmx_cpu arch/x86/cpu/svm_cpu)
 list(TRANSFORM exit_path APPEND ".cpp")
 list(TRANSFORM exit_path PREPEND ${PROJECT_SOURCE_DIR}/)
-if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+# What records exits stands in for functions by their names.
+if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT BULKHEAD_RECORD)
   set(exit_path_flags -flto -flto-partition=one -fno-fat-lto-objects)
 endif()
 

@@ -35,6 +35,13 @@ const GuestMemory::Range* GuestMemory::search(GuestPhysical address) const {
     return nullptr;
 }
 
+u8* GuestMemory::at(GuestPhysical address, u64 length) const {
+    const Range* range = find(address);
+    if (range == nullptr) return nullptr;
+    const u64 offset = address - range->start;
+    return length <= range->length - offset ? range->host + offset : nullptr;
+}
+
 namespace {
 
 // Calls `copy(host, done, count)` for each contiguous piece of [address, address + length). Ranges end below

@@ -24,12 +24,9 @@ class GuestMemory {
     [[nodiscard]] Result<> add(const Range& range);
 
     // The host address of [address, address + length), or null unless it lies wholly within one range.
-    [[nodiscard]] u8* at(GuestPhysical address, u64 length) const {
-        const Range* range = find(address);
-        if (range == nullptr) return nullptr;
-        const u64 offset = address - range->start;
-        return length <= range->length - offset ? range->host + offset : nullptr;
-    }
+    [[nodiscard]] u8* at(GuestPhysical address, u64 length) const;
+    // RAM or ROM is there.
+    [[nodiscard]] bool contains(GuestPhysical address) const { return find(address) != nullptr; }
     // ROM and what is no RAM is not.
     [[nodiscard]] bool is_writable(GuestPhysical address) const {
         const Range* range = find(address);

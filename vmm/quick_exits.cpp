@@ -76,7 +76,7 @@ QuickExits::Answer QuickExits::string(const PortAccess& access, u8* bytes, Gener
 
 // Such an access has its reasons to have exited: ROM, or the local APIC's page in RAM's place.
 bool QuickExits::is_ram(GuestPhysical address) const {
-    return vm_.memory().at(address, 1) != nullptr;
+    return vm_.memory().contains(address);
 }
 
 QuickExits::Answer QuickExits::port(const PortAccess& access, GeneralRegisters& registers) {
