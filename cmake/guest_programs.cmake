@@ -23,7 +23,7 @@ foreach(guest inmate canary exerciser)
 endforeach()
 
 # Programs for a Linux guest: static, for its initramfs.
-foreach(program smp_load reset_init)
+foreach(program smp_load reset_init work_load)
   add_executable(guest_${program} ${guests_source}/linux/${program}.cpp)
   target_compile_options(guest_${program} PRIVATE -O2 ${warnings})
   target_link_options(guest_${program} PRIVATE -static -pthread -s)

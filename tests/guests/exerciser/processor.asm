@@ -113,7 +113,7 @@ run_step:
 event:
     push rax
     push rbx
-    mov rbx, rsp
+    mov rbx, cr3                        ; its tables are in this processor's block
     and rbx, -BLOCK
     cmp qword [rsp + 16], 1
     jne .not_debug

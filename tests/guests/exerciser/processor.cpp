@@ -90,9 +90,11 @@ void start_processors(unsigned count) {
     auto* const table = reinterpret_cast<u64*>(event_table);
     for (u64 vector = 0; vector < 256; ++vector) {
         const u64 stub = reinterpret_cast<u64>(event_stubs) + 16 * vector;
-        // NMIs and interrupts have stacks of their own; INT3 and INTO may come from ring 3.
+        // NMIs and exceptions have stacks of their own; INT3 and INTO may come from ring 3. Interrupts stay
+        // on the stack that is in use: where they come though they are disabled, they do so within one
+        // another.
         const u64 attributes = vector == 2                  ? 0x8E02
-                               : vector >= 32               ? 0x8E03
+                               : vector >= 32               ? 0x8E00
                                : vector == 3 || vector == 4 ? 0xEE01
                                                             : 0x8E01;
         table[2 * vector] =
