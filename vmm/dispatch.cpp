@@ -385,8 +385,6 @@ Vcpu::Handling Vcpu::handle_nested_fault(const Exit& exit) {
             return Handling::handled;
         }
     }
-    // It may be the local APIC's, where that has been moved to.
-    if (fault.address.align_down(page_size) == hidden_page()) quick_.apic_touched = true;
     return emulate_instruction({.physical = fault.address,
                                 .linear = fault.linear,
                                 .valid = !fault.during_walk,
@@ -406,7 +404,6 @@ Vcpu::Handling Vcpu::handle_apic_access(const Exit& exit) {
         raise(make_invalid_opcode());
         return Handling::handled;
     }
-    quick_.apic_touched = true;
     return emulate_instruction({.physical = apic_.page_address() + access.offset,
                                 .linear = {},
                                 .valid = true,

@@ -1,6 +1,6 @@
 // Every exit accounted for: how often each reason struck and what it cost. The core that runs the vCPU counts
-// by an ExitAccount; any other may read meanwhile, by add(), total_count() and
-// total_ticks(). Each figure is then whole, though not all of one instant.
+// by an ExitAccount; any other may read meanwhile, by add(), total_count() and total_ticks(). Each figure is
+// then whole, though not all of one instant.
 #pragma once
 
 #include "kernel/base/types.hpp"
@@ -65,19 +65,23 @@ class ExitAccount {
     // The host begins to work for this vCPU.
     void begin(u64 tsc) { since_ = tsc; }
     // The guest was entered and left. What went before belongs to the exit before.
-    void turn(u64 entered, u64 left, ExitReason reason) {
+    void turn(u64 entered, u64 left, ExitReason reason, u64 code) {
         ExitStatistics::increase(last_->ticks, entered - since_);
         ExitStatistics::increase(statistics.guest_ticks, left - entered);
         since_ = left;
+        last_code_ = code;
         last_ = &statistics.of(reason);
         ExitStatistics::increase(last_->count, 1);
     }
     // The host's work for it ends.
     void end(u64 tsc) { ExitStatistics::increase(last_->ticks, tsc - since_); }
+    // The last exit, and the vendor's code for it.
+    [[nodiscard]] u64 last_code() const { return last_code_; }
     [[nodiscard]] ExitReason last() const { return static_cast<ExitReason>(last_ - statistics.entries); }
 
   private:
     u64 since_ = 0;
+    u64 last_code_ = 0;
     ExitStatistics::Entry* last_ = &statistics.of(ExitReason::spurious);
 };
 

@@ -5,6 +5,7 @@
 #include "kernel/base/bits.hpp"
 
 namespace bulkhead {
+
 // Intel SDM Vol. 3A, 4.5 (June 2023 edition): four-level paging.
 void InstructionCache::store(const CodePlace& place, const Instruction& instruction, Bytes bytes,
                              const GuestMemory& memory, GuestPhysical hidden) {
@@ -57,7 +58,12 @@ void InstructionCache::store(const CodePlace& place, const Instruction& instruct
 }
 
 void InstructionCache::clear() {
-    for (Entry& entry : entries_) entry.rip = nowhere;
+    for (Entry& entry : entries_) {
+        entry = {};
+        for (unsigned i = 0; i < levels; ++i) entry.path[i] = &entry.values[i];
+        entry.code = entry.tail = reinterpret_cast<const u8*>(&entry.last);
+        entry.first = 1;  // of no byte
+    }
 }
 
 }  // namespace bulkhead

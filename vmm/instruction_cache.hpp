@@ -38,6 +38,10 @@ class InstructionCache {
         u8 bytes[Instruction::max_length] = {};
     };
 
+    InstructionCache() { clear(); }
+    InstructionCache(const InstructionCache&) = delete;
+    InstructionCache& operator=(const InstructionCache&) = delete;
+
     // The instruction there, or null. Good until the next store() or clear().
     [[nodiscard]] const Found* find(const CodePlace& place) const {
         const Entry& entry = entries_[slot_of(place.rip)];
@@ -54,8 +58,9 @@ class InstructionCache {
 
   private:
     static constexpr unsigned slots = 8, levels = 4;
-    static constexpr u64 nowhere = ~u64{0};  // no instruction of more than a byte is there
+    static constexpr u64 nowhere = bit(63);  // no canonical address
 
+    // An unused one is compared with itself, and differs.
     struct Entry {
         u64 rip = nowhere;
         u64 cr3 = 0;

@@ -90,7 +90,6 @@ QuickExits::Answer QuickExits::port(const PortAccess& access, GeneralRegisters& 
     return is_quiet() ? Answer::done : Answer::look;
 }
 
-// Without the hardware's help the task priority is the backend's while the guest runs.
 void QuickExits::read_task_priority() {
     if (vm_.apic_assist() != ApicAssist::none) return;
     const u8 priority = msrs_.backend.cr8();

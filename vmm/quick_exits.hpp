@@ -93,15 +93,19 @@ class QuickExits {
     // Moves them; the instruction has been completed. look or done.
     [[nodiscard]] Answer string(const PortAccess& access, u8* bytes, GeneralRegisters& registers);
 
+    // Without the hardware's help the guest changes its task priority, by CR8, in the backend alone: this
+    // tells the local APIC, before anything is decided by it.
+    void read_task_priority();
+
     // The instruction there if it has been decoded before and is still the same; else null.
     [[nodiscard]] const Instruction* instruction_at(const CodePlace& place) const {
         const auto* known = instructions.find(place);
         return known != nullptr ? &known->instruction : nullptr;
     }
-    // The length of the instruction there if it has been decoded before and is still the same; else 0.
+    // Its length; 0 where there is none.
     [[nodiscard]] unsigned length_at(const CodePlace& place) const {
-        const auto* known = instructions.find(place);
-        return known != nullptr ? known->instruction.length : 0;
+        const Instruction* instruction = instruction_at(place);
+        return instruction != nullptr ? instruction->length : 0;
     }
 
     InstructionCache instructions{};
@@ -122,8 +126,6 @@ class QuickExits {
     [[nodiscard]] bool is_ram(GuestPhysical address) const;
     [[nodiscard]] bool is_quiet() const;
     [[nodiscard]] Answer after_apic();
-    void read_task_priority();
-
     VirtualMachine& vm_;
     unsigned vcpu_;
     MsrContext msrs_;

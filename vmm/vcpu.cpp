@@ -85,10 +85,8 @@ Vcpu::RunResult Vcpu::run(u64 deadline) {
     timer_check_ = timer;
     const Exit exit = backend_.run(timer < deadline ? timer : deadline);
     now = backend_.left;
-    if (exit.reason != ExitReason::answered) {
-        quick_.account.turn(backend_.entered, now, exit.reason);
-        last_code_ = exit.raw_code;
-    }
+    if (exit.reason != ExitReason::answered)
+        quick_.account.turn(backend_.entered, now, exit.reason, exit.raw_code);
     return exit;
 }
 
@@ -193,13 +191,7 @@ void Vcpu::handle(const Exit& exit) {
         interrupted_ = exit.interrupted;
         turn_over_ = true;
     }
-    if (vm_.apic_assist() == ApicAssist::none) {
-        const u8 task_priority = backend_.cr8();
-        if (task_priority != apic_.cr8()) {
-            apic_.set_cr8(task_priority);
-            quick_.apic_touched = true;
-        }
-    }
+    quick_.read_task_priority();
     if (dispatch(exit) == Handling::unhandled && !vm_.stopped()) {
         FixedString<160> text;
         print(text, "nothing handles a {} (code {:#x})", name_of(exit.reason), exit.raw_code);
@@ -374,6 +366,7 @@ bool Vcpu::has_work() {
 
 void Vcpu::deliver_events() {
     const ApicAssist assist = vm_.apic_assist();
+    quick_.read_task_priority();  // as it is now, whatever was answered since the last exit that came here
     apic_.collect();
     const bool collected = apic_.take_collected();
     const bool touched = quick_.apic_touched;
@@ -490,7 +483,7 @@ void Vcpu::describe(Sink& sink) const {
     static constexpr std::string_view names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                    "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
     print(sink, "vcpu {}: rip {:016x} rflags {:08x} last exit: {} (code {:#x})\n", number_,
-          backend_.read(Register::rip), backend_.read(Register::rflags), name_of(last_exit()), last_code_);
+          backend_.read(Register::rip), backend_.read(Register::rflags), name_of(last_exit()), last_code());
     for (unsigned i = 0; i < 16; ++i) {
         print(sink, "  {} {:016x}{}", names[i], backend_.gprs[i], i % 4 == 3 ? "\n" : "");
     }

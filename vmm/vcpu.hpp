@@ -38,9 +38,10 @@ class Vcpu final {
     // in the VM's compartment, interrupts are disabled, and the backend's state is loaded.
     //
     // No wake-up is lost, provided that Surroundings::wake() and the caller do their part. What wakes a vCPU
-    // is stored before wake() is called, and run() looks for it with interrupts disabled right before each
-    // entry: so either it sees it, or the kick that follows is pending by the time of the entry and ends it
-    // at once (the result is then `yielded`, as for every interrupt of the host's). For a vCPU that blocks
+    // is stored before wake() is called, and run() looks for it with interrupts disabled before it has the
+    // backend enter the guest: so either it sees it, or the kick that follows is pending by the time of the
+    // entry, or of the next where exits are answered in between (quick_exits.hpp), and ends it at once (the
+    // result is then `yielded`, as for every interrupt of the host's). For a vCPU that blocks
     // the caller has a flag, which wake() sets:
     //     clear the flag; run(); if the result is `blocked`: note wake_deadline(), mark the vCPU as blocked,
     //     and only then look at the flag: if it is set, the vCPU is not blocked.
@@ -91,7 +92,7 @@ class Vcpu final {
     [[nodiscard]] const ExitStatistics& statistics() const { return quick_.account.statistics; }
     // The last exit and the vendor's code for it.
     [[nodiscard]] ExitReason last_exit() const { return quick_.account.last(); }
-    [[nodiscard]] u64 last_code() const { return last_code_; }
+    [[nodiscard]] u64 last_code() const { return quick_.account.last_code(); }
 
     // Registers and the last exit, for a report.
     void describe(Sink& sink) const;
@@ -172,7 +173,6 @@ class Vcpu final {
     std::optional<Event> interrupted_{};  // during dispatch: the event whose delivery the exit broke off
     std::optional<Event> deferred_{};     // an acknowledged interrupt that has yet to be delivered
     u64 timer_check_ = 0;                 // the physical TSC at which a timer is due
-    u64 last_code_ = 0;
     std::atomic<u64> watched_until_{0};
     ExitRecords records_;
     QuickExits quick_;

@@ -132,7 +132,7 @@ QuickExits::Answer Backend::answer_string(PortAccess& access, unsigned length) {
         access, {.cr3 = state.cr3, .cr4 = state.cr4, .efer = state.efer, .cpl = state.cpl}, state.rflags,
         gprs);
     if (bytes == nullptr || !skip(length)) return QuickExits::Answer::no;
-    quick->account.turn(entered, left, ExitReason::port_io);
+    quick->account.turn(entered, left, ExitReason::port_io, vmcb_.control.exit_code);
     return quick->string(access, bytes, gprs);
 }
 
@@ -145,7 +145,7 @@ inline QuickExits::Answer Backend::answer() {
             const CpuidResult* result = quick->cpuid(gprs);
             if (result == nullptr || !skip_instruction()) return Answer::no;
             QuickExits::store(gprs, *result);
-            quick->account.turn(entered, left, ExitReason::cpuid);
+            quick->account.turn(entered, left, ExitReason::cpuid, vmcb_.control.exit_code);
             return Answer::done;
         }
         case exit_code::msr: {
@@ -157,7 +157,7 @@ inline QuickExits::Answer Backend::answer() {
                 if (written == Answer::no) {
                     vmcb_.state.rip = before;
                 } else {
-                    quick->account.turn(entered, left, ExitReason::msr_write);
+                    quick->account.turn(entered, left, ExitReason::msr_write, vmcb_.control.exit_code);
                 }
                 return written;
             }
@@ -165,7 +165,7 @@ inline QuickExits::Answer Backend::answer() {
             if (!quick->read_msr(index, value) || !skip_instruction()) return Answer::no;
             gprs.rax = static_cast<u32>(value);
             gprs.rdx = value >> 32;
-            quick->account.turn(entered, left, ExitReason::msr_read);
+            quick->account.turn(entered, left, ExitReason::msr_read, vmcb_.control.exit_code);
             return Answer::done;
         }
         case exit_code::nested_fault: {
@@ -184,13 +184,13 @@ inline QuickExits::Answer Backend::answer() {
                                                           .writable = has_bit(info, 1)},
                                                          gprs, address);
             if (move == nullptr || !skip(move->length)) return Answer::no;
-            quick->account.turn(entered, left, ExitReason::nested_page_fault);
+            quick->account.turn(entered, left, ExitReason::nested_page_fault, vmcb_.control.exit_code);
             return quick->move(*move, address, gprs);
         }
         case exit_code::vmmcall:
             if (vmcb_.state.cpl != 0 || !skip_instruction()) return Answer::no;
             gprs.rax = QuickExits::hypercall(Backend::in_64_bit_code());
-            quick->account.turn(entered, left, ExitReason::hypercall);
+            quick->account.turn(entered, left, ExitReason::hypercall, vmcb_.control.exit_code);
             return Answer::done;
         case exit_code::ioio: {
             PortAccess access = port_access(vmcb_.control.exit_info1);
@@ -199,7 +199,7 @@ inline QuickExits::Answer Backend::answer() {
             if (access.string) [[unlikely]]
                 return answer_string(access, length);
             if (!skip(length)) return Answer::no;
-            quick->account.turn(entered, left, ExitReason::port_io);
+            quick->account.turn(entered, left, ExitReason::port_io, vmcb_.control.exit_code);
             return quick->port(access, gprs);
         }
         default: return Answer::no;

@@ -127,10 +127,10 @@ class Backend final : public VcpuBackend {
     [[nodiscard]] Result<> write_controls();
     void set_primary(u32 control, bool on);
     void choose_halt_exiting();
-    [[gnu::noinline]] void arm_timer(u64 deadline);
     void arm_timer(u64 deadline, u64 now);
     void use_timer(bool wanted);
     [[nodiscard]] bool skip(unsigned length);
+    [[nodiscard]] bool skip_instruction();
     [[nodiscard]] QuickExits::Answer answer(u64 reason);
     [[nodiscard, gnu::noinline]] QuickExits::Answer answer_string(PortAccess& access);
     [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);

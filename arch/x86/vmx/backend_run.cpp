@@ -65,7 +65,14 @@ bool Backend::advance(unsigned length) {
     return skip(length);
 }
 
+// A length that the processor does not tell is the general way's to find out.
+inline bool Backend::skip_instruction() {
+    const unsigned length = instruction_length();
+    return length != 0 && skip(length);
+}
+
 QuickExits::Answer Backend::answer_string(PortAccess& access) {
+    constexpr u64 reason = basic_exit_reason::io_instruction;
     if (!capabilities_.instruction_information || !Backend::in_64_bit_code()) return QuickExits::Answer::no;
     describe_string(access);
     u8* bytes = quick->string_bytes(access,
@@ -74,8 +81,8 @@ QuickExits::Answer Backend::answer_string(PortAccess& access) {
                                      .efer = vmcs::read(guest_efer),
                                      .cpl = Backend::cpl()},
                                     vmcs::read(guest_rflags), gprs);
-    if (bytes == nullptr || !skip(instruction_length())) return QuickExits::Answer::no;
-    quick->account.turn(entered, left, ExitReason::port_io);
+    if (bytes == nullptr || !skip_instruction()) return QuickExits::Answer::no;
+    quick->account.turn(entered, left, ExitReason::port_io, reason);
     return quick->string(access, bytes, gprs);
 }
 
@@ -86,29 +93,27 @@ inline QuickExits::Answer Backend::answer(u64 reason) {
     switch (reason) {
         case basic_exit_reason::cpuid: {
             const CpuidResult* result = quick->cpuid(gprs);
-            if (result == nullptr || !skip(instruction_length())) return Answer::no;
+            if (result == nullptr || !skip_instruction()) return Answer::no;
             QuickExits::store(gprs, *result);
-            quick->account.turn(entered, left, ExitReason::cpuid);
+            quick->account.turn(entered, left, ExitReason::cpuid, reason);
             return Answer::done;
         }
         case basic_exit_reason::rdmsr: {
             u64 value = 0;
-            if (!quick->read_msr(static_cast<u32>(gprs.rcx), value) || !skip(instruction_length()))
-                return Answer::no;
+            if (!quick->read_msr(static_cast<u32>(gprs.rcx), value) || !skip_instruction()) return Answer::no;
             gprs.rax = static_cast<u32>(value);
             gprs.rdx = value >> 32;
-            quick->account.turn(entered, left, ExitReason::msr_read);
+            quick->account.turn(entered, left, ExitReason::msr_read, reason);
             return Answer::done;
         }
         case basic_exit_reason::wrmsr: {
-            const unsigned length = instruction_length();
-            if (!skip(length)) return Answer::no;
+            if (!skip_instruction()) return Answer::no;
             const Answer written =
                 quick->write_msr(static_cast<u32>(gprs.rcx), gprs.rdx << 32 | static_cast<u32>(gprs.rax));
             if (written == Answer::no) {
-                vmcs::write(guest_rip, vmcs::read(guest_rip) - length);
+                vmcs::write(guest_rip, vmcs::read(guest_rip) - instruction_length());
             } else {
-                quick->account.turn(entered, left, ExitReason::msr_write);
+                quick->account.turn(entered, left, ExitReason::msr_write, reason);
             }
             return written;
         }
@@ -129,30 +134,30 @@ inline QuickExits::Answer Backend::answer(u64 reason) {
                                                           .writable = has_bit(qualification, 1)},
                                                          gprs, address);
             if (move == nullptr || !skip(move->length)) return Answer::no;
-            quick->account.turn(entered, left, ExitReason::nested_page_fault);
+            quick->account.turn(entered, left, ExitReason::nested_page_fault, reason);
             return quick->move(*move, address, gprs);
         }
         case basic_exit_reason::xsetbv: {
             const u64 value = gprs.rdx << 32 | static_cast<u32>(gprs.rax);
             if (!quick->allows_xcr0(static_cast<u32>(gprs.rcx), value, Backend::read(Register::cr4), cpl()) ||
-                !skip(instruction_length())) {
+                !skip_instruction()) {
                 return Answer::no;
             }
             set_xcr0(value);
-            quick->account.turn(entered, left, ExitReason::xsetbv);
+            quick->account.turn(entered, left, ExitReason::xsetbv, reason);
             return Answer::done;
         }
         case basic_exit_reason::vmcall:
-            if (cpl() != 0 || !skip(instruction_length())) return Answer::no;
+            if (cpl() != 0 || !skip_instruction()) return Answer::no;
             gprs.rax = QuickExits::hypercall(in_64_bit_code());
-            quick->account.turn(entered, left, ExitReason::hypercall);
+            quick->account.turn(entered, left, ExitReason::hypercall, reason);
             return Answer::done;
         case basic_exit_reason::io_instruction: {
             PortAccess access = port_access(vmcs::read(vmcs::exit_qualification));
             if (access.string) [[unlikely]]
                 return answer_string(access);
-            if (!skip(instruction_length())) return Answer::no;
-            quick->account.turn(entered, left, ExitReason::port_io);
+            if (!skip_instruction()) return Answer::no;
+            quick->account.turn(entered, left, ExitReason::port_io, reason);
             return quick->port(access, gprs);
         }
         default: return Answer::no;

@@ -64,6 +64,28 @@ TEST_CASE("What was decoded is found where it was, and nowhere else") {
     CHECK(m.length() == 0);
 }
 
+TEST_CASE("Where nothing was kept nothing is found, whatever address the guest runs at") {
+    Machine m;
+    const auto look = [&] {
+        for (const u64 at : {~u64{0}, u64{0}, bit(63), bit(63) - 1, rip})
+            for (const u64 root : {u64{0}, pml4, ~u64{0}}) {
+                m.place.rip = at;
+                m.place.cr3 = root;
+                CHECK(m.cache.find(m.place) == nullptr);
+            }
+        m.place = {.rip = rip, .cr3 = pml4, .long_mode = true};
+    };
+    look();
+    for (u64 i = 0; i < 32; ++i) {
+        m.put(code_page + 0x10 + i, {0xF4});
+        m.place.rip = rip + i;
+        m.store(code_page + 0x10 + i);
+        CHECK(m.length() == 1);
+    }
+    m.cache.clear();
+    look();
+}
+
 TEST_CASE("Code that was rewritten is not what was decoded") {
     Machine m;
     m.store();

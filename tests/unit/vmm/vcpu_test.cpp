@@ -1,6 +1,8 @@
 // The run loop: time, events into the guest, signals between processors.
 #include "vmm/vcpu.hpp"
 
+#include <algorithm>
+
 #include "vm_bench.hpp"
 
 using namespace bulkhead;
@@ -408,6 +410,33 @@ TEST_CASE("without virtualised APIC registers CR8 is followed from exit to exit,
     turn(bench);
     CHECK(bench.cpu().task_priority == 5);
     CHECK(bench.apic().read(apic::tpr, 4) == 0x52);
+}
+
+TEST_CASE("after answered exits, too, the task priority of the moment decides what is delivered") {
+    VmBench bench(ApicAssist::none);
+    bench.enable_apic();
+    bench.enable_interrupts();
+    // The guest has raised it by CR8 without an exit: what an answered exit raised has to wait.
+    bench.cpu().then([&](FakeBackend& cpu) {
+        cpu.task_priority = 15;
+        REQUIRE(bench.apic().post(Vector(0x41), false));
+        return Exit(ExitReason::answered);
+    });
+    turn(bench);
+    CHECK_FALSE(bench.injected());
+    CHECK(bench.apic().cr8() == 15);
+    // It has lowered it: the next look delivers, though no exit was handled in between.
+    bench.cpu().then([](FakeBackend& cpu) {
+        cpu.task_priority = 0;
+        return Exit(ExitReason::answered);
+    });
+    turn(bench);
+    turn(bench);
+    const auto delivered = [](const FakeBackend::Entry& entry) {
+        return entry.injected == Event{.type = Event::Type::external_interrupt, .vector = Vector(0x41)};
+    };
+    const auto& entries = bench.cpu().entries;
+    CHECK(std::count_if(entries.begin(), entries.end(), delivered) == 1);
 }
 
 TEST_CASE("with a fully virtualised APIC the hardware is told what is requested and in service") {
