@@ -309,11 +309,9 @@ Vcpu::Handling Vcpu::handle_debug_register(const Exit& exit) {
     const u64 dr7 = backend_.read(Register::dr7);
     const auto checked = check_debug_register(control_state(), dr7, access.number, !access.read, general);
     if (!checked) {
-        constexpr u64 general_detect = bit(13), access_detected = bit(13);
-        if (checked.error().vector == exception::debug) {
+        constexpr u64 access_detected = bit(13);
+        if (checked.error().vector == exception::debug)
             backend_.set_debug_register(6, backend_.debug_register(6) | access_detected);
-            backend_.write(Register::dr7, dr7 & ~general_detect);
-        }
         raise(checked.error());
         return Handling::handled;
     }
@@ -347,11 +345,6 @@ Vcpu::Handling Vcpu::handle_exception(const Exit& exit) {
         constexpr u64 replaced = low_mask(4) | bit(13) | bit(14);
         const u64 dr6 = backend_.debug_register(6) & ~low_mask(4);
         backend_.set_debug_register(6, dr6 | (exit.exception.debug_status & replaced));
-        // General detect disarms itself, so that the handler can touch debug registers; an exit leaves that
-        // to us too.
-        constexpr u64 access_detected = bit(13), general_detect = bit(13);
-        if ((exit.exception.debug_status & access_detected) != 0)
-            backend_.write(Register::dr7, backend_.read(Register::dr7) & ~general_detect);
     }
     raise(event);
     return Handling::handled;

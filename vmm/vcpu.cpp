@@ -259,6 +259,13 @@ bool is_contributory(Vector vector) {
 // Raises an exception in the guest at the current RIP. An exception that strikes while another is being
 // delivered makes a double fault, and one more than that a reset, by the processor's own rules.
 void Vcpu::raise(const Event& event) {
+    if (event.vector == exception::debug) {
+        // Whatever its cause, a #DB disarms general detect, so that its handler can touch debug registers
+        // (SDM Vol. 3B, 18.2.4, June 2023 edition). Neither an exit nor an injection does it.
+        constexpr u64 general_detect = bit(13);
+        const u64 dr7 = backend_.read(Register::dr7);
+        if ((dr7 & general_detect) != 0) backend_.write(Register::dr7, dr7 & ~general_detect);
+    }
     if (interrupted_ && interrupted_->type == Event::Type::hardware_exception) {
         const Vector first = interrupted_->vector;
         const Vector second = event.vector;

@@ -532,11 +532,15 @@ TEST_CASE("intercepted exceptions go on to the guest unchanged") {
     CHECK(bench.injected() == make_page_fault(0x1234, 2));
 }
 
-TEST_CASE("general detect is off once its #DB is the guest's, and other #DBs leave it on") {
+TEST_CASE(
+    "general detect is off once a #DB is the guest's, whatever caused it; other exceptions leave it on") {
     VmBench bench;
     bench.cpu().write(Register::dr7, 0x2400);
-    bench.exit(exception_exit(make_exception(exception::debug), bit(14)));
+    bench.exit(exception_exit(make_page_fault(0x1234, 2)));
     CHECK(bench.cpu().read(Register::dr7) == 0x2400);
+    bench.exit(exception_exit(make_exception(exception::debug), bit(14)));
+    CHECK(bench.cpu().read(Register::dr7) == 0x400);
+    bench.cpu().write(Register::dr7, 0x2400);
     bench.exit(exception_exit(make_exception(exception::debug), bit(13)));
     CHECK(bench.injected() == make_exception(exception::debug));
     CHECK(bench.cpu().read(Register::dr7) == 0x400);
