@@ -8,7 +8,7 @@ namespace bulkhead {
 
 // Turns on the virtualisation extension of the running core, VT-x or AMD-V, whichever the processor has, and
 // returns what makes virtual processors of it. The error names what is missing. `arm_timer`: makes the host's
-// timer interrupt the core when its TSC reaches the value; ~0: not at all.
+// timer interrupt the core when its TSC reaches the value; ~0: not at all. `timer_count`: how often it has.
 [[nodiscard]] Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline),
                                                            u64 (*timer_count)());
 

@@ -79,7 +79,7 @@ class QuickExits {
         return in_64_bit_code ? static_cast<u64>(no_such_call) : static_cast<u32>(no_such_call);
     }
 
-    // IN or OUT; the instruction has been completed. look or done.
+    // IN or OUT. look or done. The instruction's end is the caller's.
     [[nodiscard]] Answer port(const PortAccess& access, GeneralRegisters& registers);
 
     // REP INSB, OUTSB and the wider ones, of at most 64 bytes that lie in one page of RAM, in 64-bit code and

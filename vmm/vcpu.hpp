@@ -41,8 +41,8 @@ class Vcpu final {
     // is stored before wake() is called, and run() looks for it with interrupts disabled before it has the
     // backend enter the guest: so either it sees it, or the kick that follows is pending by the time of the
     // entry, or of the next where exits are answered in between (quick_exits.hpp), and ends it at once (the
-    // result is then `yielded`, as for every interrupt of the host's). For a vCPU that blocks
-    // the caller has a flag, which wake() sets:
+    // result is then `yielded`, as for every interrupt of the host's). For a vCPU that blocks the caller has
+    // a flag, which wake() sets:
     //     clear the flag; run(); if the result is `blocked`: note wake_deadline(), mark the vCPU as blocked,
     //     and only then look at the flag: if it is set, the vCPU is not blocked.
     // and wake() sets the flag first and looks at the mark then. Both pairs are sequentially consistent.
