@@ -48,7 +48,7 @@ set(exit_path
     vmm/interrupts vmm/dev/irq_router
     vmm/decode/emulator vmm/decode/guest_access vmm/decode/string_ops
     arch/x86/vmx/backend arch/x86/vmx/backend_run arch/x86/vmx/backend_apic arch/x86/vmx/backend_registers arch/x86/vmx/exit_decode
-    arch/x86/vmx/events arch/x86/svm/backend arch/x86/svm/exit_decode
+    arch/x86/vmx/events arch/x86/svm/backend arch/x86/svm/backend_run arch/x86/svm/exit_decode
     arch/x86/cpu/vmx_cpu arch/x86/cpu/svm_cpu)
 list(TRANSFORM exit_path APPEND ".cpp")
 list(TRANSFORM exit_path PREPEND ${PROJECT_SOURCE_DIR}/)
