@@ -1,6 +1,7 @@
 #include "boot/backends.hpp"
 
 #include <cstring>
+#include <optional>
 
 #include "arch/x86/cpu/branch_tracking.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
@@ -164,6 +165,7 @@ class SvmFactory final : public BackendFactory {
     svm::Capabilities capabilities_;
 };
 
+std::optional<bool> wanted_virtual_interrupts;
 Deferred<VmxFactory> vmx_factory;
 Deferred<SvmFactory> svm_factory;
 
@@ -196,8 +198,16 @@ Result<> start_svm_on_this_core() {
     return enable_svm(core_pages->first, core_pages->second);
 }
 
-Result<BackendFactory*> start_vmx() {
+// What VMs may use of this core's VT-x.
+Result<vmx::Capabilities> usable_vmx() {
     auto capabilities = detect_vmx();
+    if (capabilities && !wanted_virtual_interrupts.value_or(!capabilities->careless_virtual_interrupts))
+        capabilities->virtual_interrupts = false;
+    return capabilities;
+}
+
+Result<BackendFactory*> start_vmx() {
+    auto capabilities = usable_vmx();
     if (!capabilities) return std::unexpected(capabilities.error());
     if (auto taken = take_pages(0, 1); !taken) return std::unexpected(taken.error());
     if (auto enabled = start_vmx_on_this_core(*capabilities); !enabled)
@@ -216,7 +226,9 @@ Result<BackendFactory*> start_svm(void (*arm_timer)(u64 deadline), u64 (*timer_c
 
 }  // namespace
 
-Result<BackendFactory*> start_virtualization(void (*arm_timer)(u64 deadline), u64 (*timer_count)()) {
+Result<BackendFactory*> start_virtualization(std::optional<bool> virtual_interrupts,
+                                             void (*arm_timer)(u64 deadline), u64 (*timer_count)()) {
+    wanted_virtual_interrupts = virtual_interrupts;
     if ((cpu::cpuid(1).ecx & cpuid::leaf1_ecx::vmx) != 0) return start_vmx();
     const bool has_svm =
         cpu::cpuid(0x80000000).eax >= 0x80000001 && (cpu::cpuid(0x80000001).ecx & cpuid::ext1_ecx::svm) != 0;
@@ -236,7 +248,7 @@ Result<> prepare_virtualization_of(u32 core) {
 // What one core can do, VMs rely on wherever they run.
 Result<> start_virtualization_on_this_core() {
     if (vmx_factory.ready()) {
-        auto capabilities = detect_vmx();
+        auto capabilities = usable_vmx();
         if (!capabilities) return std::unexpected(capabilities.error());
         if (*capabilities != vmx_factory->capabilities())
             return fail("HV-E046: its VT-x differs from that of core 0; update the firmware");

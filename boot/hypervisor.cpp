@@ -318,14 +318,15 @@ std::atomic<bool> manager_ready = false;
 
 void run_hypervisor(Host& host) {
     the_host = &host;
-    auto factory = start_virtualization(arm_timer, timer_interrupt_count);
+    auto factory = start_virtualization(host.options.virtual_interrupts, arm_timer, timer_interrupt_count);
     if (!factory) {
         host.log.error("{}", factory.error().text);
         host.log.error("no VM can run on this machine; Bulkhead {} is halted", version);
         host.console.flush();
         for (;;) cpu::enable_interrupts_and_halt();
     }
-    host.log.info("virtualisation: {}{}", (*factory)->name(),
+    host.log.info("virtualisation: {}{}{}", (*factory)->name(),
+                  (*factory)->apic_assist() == ApicAssist::full ? "; it delivers guests' interrupts" : "",
                   indirect_branches_tracked() ? "; indirect branches of the host are tracked (CET)" : "");
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);

@@ -82,7 +82,7 @@ add_system_test(attacks MACHINES epyc COST 40)
 add_system_test(resets MACHINES epyc ARGUMENTS linux 3 COST 60)
 
 # What operations cost a guest, in instructions, which the emulators count exactly.
-foreach(machine skylake epyc)
+foreach(machine skylake skylake-soft epyc)
   add_test(NAME bench.${machine} COMMAND /usr/bin/python3 ${bench_source}/bench.py --check ${machine})
   set_tests_properties(bench.${machine} PROPERTIES TIMEOUT 300 COST 30 LABELS system
                        ENVIRONMENT "BULKHEAD_BUILD=${PROJECT_BINARY_DIR};PYTHONUNBUFFERED=1")

@@ -98,10 +98,10 @@ void QuickExits::read_task_priority() {
     apic_touched = true;
 }
 
-// The local APIC has done something. Where no hardware looks into it, nothing follows from that while nothing
-// waits in it.
+// The local APIC has done something. Where no hardware delivers from it, nothing follows from that while
+// nothing waits in it.
 QuickExits::Answer QuickExits::after_apic() {
-    if (vm_.apic_assist() != ApicAssist::none) {
+    if (vm_.apic_assist() == ApicAssist::full) {
         apic_touched = true;
         return Answer::look;
     }

@@ -6,8 +6,9 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::string_view known = fault_injection ? "console baud loglevel screen panic maxcpus acpi inject"
-                                                   : "console baud loglevel screen panic maxcpus acpi";
+constexpr std::string_view known =
+    fault_injection ? "console baud loglevel screen panic maxcpus acpi virtual-interrupts inject"
+                    : "console baud loglevel screen panic maxcpus acpi virtual-interrupts";
 
 // Decimal, 1 to 6 digits.
 std::optional<u32> parse_number(std::string_view text) {
@@ -67,8 +68,11 @@ std::string_view set(HostOptions& options, std::string_view name, std::string_vi
         return "";
     }
     const auto on = parse_switch(value);
-    if (on) (name == "screen" ? options.screen : options.acpi) = *on;
-    return on ? "" : "on or off is wanted";
+    if (!on) return "on or off is wanted";
+    if (name == "screen") options.screen = *on;
+    if (name == "acpi") options.acpi = *on;
+    if (name == "virtual-interrupts") options.virtual_interrupts = *on;
+    return "";
 }
 
 // `name` as one of the blank-separated words of `known`.

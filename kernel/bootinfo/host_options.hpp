@@ -22,6 +22,9 @@ struct HostOptions {
     OnPanic on_panic = OnPanic::halt;     // panic=halt|reset
     u32 max_cpus = 256;                   // maxcpus=1..256
     bool acpi = true;                     // acpi=on|off
+    // virtual-interrupts=on|off: whether the processor delivers guests' interrupts. None given: where it can,
+    // and does it right.
+    std::optional<bool> virtual_interrupts;
     FaultSet faults;                      // inject=FAULT[,FAULT...]: debug builds only
 
     // Options that were not understood, as lines to log. Further ones are only counted.

@@ -49,8 +49,8 @@ class Qemu(Machine):
                    *(["-serial", "file:" + self.path("com2")] if self.com2 else []),
                    "-qmp", f"unix:{monitor},server=on,wait=off"]
         if self.icount and not self.kvm:
-            # Time counts instructions: a busy host cannot make a guest's clocks disagree.
-            command += ["-icount", "shift=0"]
+            # Time counts instructions, the real-time clock's too: a busy host cannot make clocks disagree.
+            command += ["-icount", "shift=0", "-rtc", "base=utc,clock=vm"]
         if self.uefi:
             command += ["-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd"]
         self.log = open(self.path("log"), "wb")

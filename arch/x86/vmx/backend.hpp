@@ -132,6 +132,7 @@ class Backend final : public VcpuBackend {
     [[nodiscard]] bool skip(unsigned length);
     [[nodiscard]] bool skip_instruction();
     [[nodiscard]] QuickExits::Answer answer(u64 reason);
+    [[nodiscard]] bool own_access(bool apic_access, KnownTranslation& known) const;
     [[nodiscard, gnu::noinline]] QuickExits::Answer answer_string(PortAccess& access);
     [[nodiscard, gnu::noinline, gnu::cold]] Exit explain_failure(u64 reason);
     [[nodiscard, gnu::noinline]] Exit host_exit(u64 reason, u64 deadline);

@@ -4,6 +4,7 @@
 #include "arch/x86/vmx/control_bits.hpp"
 #include "arch/x86/vmx/exit_decode.hpp"
 #include "arch/x86/vmx/processor_access.hpp"
+#include "vmm/platform.hpp"
 
 namespace bulkhead::vmx {
 
@@ -86,6 +87,29 @@ QuickExits::Answer Backend::answer_string(PortAccess& access) {
     return quick->string(access, bytes, gprs);
 }
 
+// Where the instruction read or wrote. False: it was something else, or there is more to be put right.
+inline bool Backend::own_access(bool apic_access, KnownTranslation& known) const {
+    const u64 qualification = vmcs::read(vmcs::exit_qualification);
+    if ((vmcs::read(idt_vectoring_information) & interruption::valid) != 0) return false;
+    if (apic_access) {
+        constexpr u64 most = 1;  // 0: a read, 1: a write; above, fetches and accesses of other kinds
+        const u64 type = extract(qualification, 15, 12);
+        known = {.physical = GuestPhysical(platform::local_apic) + extract(qualification, 11, 0),
+                 .linear = {},
+                 .valid = true,
+                 .linear_known = false,
+                 .writable = type == most};
+        return type <= most;
+    }
+    constexpr u64 expected = bit(7) | bit(8), forbidden = bit(2) | bit(12);
+    known = {.physical = vmcs::read(guest_physical_address),
+             .linear = vmcs::read(guest_linear_address),
+             .valid = true,
+             .linear_known = true,
+             .writable = has_bit(qualification, 1)};
+    return (qualification & (expected | forbidden)) == expected;
+}
+
 // The exits that need nothing but the general registers and RIP, or a chip's. None of them comes with an
 // event whose delivery it broke off: an instruction caused it.
 inline QuickExits::Answer Backend::answer(u64 reason) {
@@ -117,24 +141,18 @@ inline QuickExits::Answer Backend::answer(u64 reason) {
             }
             return written;
         }
-        case basic_exit_reason::ept_violation: {
-            // A read or a write of the instruction's own, and nothing else to be put right.
-            const u64 qualification = vmcs::read(vmcs::exit_qualification);
-            constexpr u64 expected = bit(7) | bit(8), forbidden = bit(2) | bit(12);
-            if ((qualification & (expected | forbidden)) != expected ||
-                (vmcs::read(idt_vectoring_information) & interruption::valid) != 0) {
-                return Answer::no;
-            }
+        case basic_exit_reason::ept_violation:
+        case basic_exit_reason::apic_access: {
+            KnownTranslation known;
+            if (!own_access(reason == basic_exit_reason::apic_access, known)) return Answer::no;
             GuestPhysical address;
-            const Instruction* move = quick->device_move(Backend::code_place(), Backend::cpl(),
-                                                         {.physical = vmcs::read(guest_physical_address),
-                                                          .linear = vmcs::read(guest_linear_address),
-                                                          .valid = true,
-                                                          .linear_known = true,
-                                                          .writable = has_bit(qualification, 1)},
-                                                         gprs, address);
+            const Instruction* move =
+                quick->device_move(Backend::code_place(), Backend::cpl(), known, gprs, address);
             if (move == nullptr || !skip(move->length)) return Answer::no;
-            quick->account.turn(entered, left, ExitReason::nested_page_fault, reason);
+            quick->account.turn(entered, left,
+                                reason == basic_exit_reason::apic_access ? ExitReason::apic_access
+                                                                         : ExitReason::nested_page_fault,
+                                reason);
             return quick->move(*move, address, gprs);
         }
         case basic_exit_reason::xsetbv: {

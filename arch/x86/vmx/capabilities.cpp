@@ -217,6 +217,9 @@ Result<Capabilities> decide_capabilities(const CapabilityMsrs& msrs) {
     c.virtual_x2apic = c.tpr_shadow && has2(secondary::virtualize_x2apic_mode);
     c.apic_register = c.tpr_shadow && has2(secondary::apic_register_virtualization);
     c.virtual_interrupts = c.tpr_shadow && has2(secondary::virtual_interrupt_delivery);
+    // Bochs 2.7 does so, which has this VMCS revision and size. No processor's errata are known to say it.
+    constexpr u32 bochs_revision = 0x2B;
+    c.careless_virtual_interrupts = c.revision == bochs_revision && vmcs_size == page_size;
     c.pml = has2(secondary::enable_pml);
     c.xsaves = has2(secondary::enable_xsaves);
     c.invpcid = has2(secondary::enable_invpcid);

@@ -39,6 +39,8 @@ struct Capabilities {
          virtual_interrupts = false;
     bool virtual_x2apic = false, preemption_timer = false, pml = false, xsaves = false, invpcid = false;
     bool rdtscp = false, tsc_scaling = false, pause_loop = false;
+    // Virtual interrupts are delivered though the guest's RFLAGS.IF is 0, when a host interrupt arrives.
+    bool careless_virtual_interrupts = false;
     bool cet_state = false;  // entries and exits load the guest's and the host's
     bool ept_2m = false, ept_1g = false, ept_accessed_dirty = false, ept_execute_only = false;
     bool invept_single = false, invept_all = false, invvpid_single = false, invvpid_all = false;

@@ -25,7 +25,7 @@ struct World {
                    .address_size = 8,
                    .segment = SegmentName::ds};
 
-    World() {
+    explicit World(ApicAssist assist = ApicAssist::none) : bench(assist) {
         bench.enter_long_mode();
         bench.put64(0x2000, 0x3000 | 0x27);
         bench.put64(0x3000, 0x4000 | 0x27);
@@ -169,7 +169,8 @@ TEST_CASE("A move that was decoded before reaches the device; RAM is not one") {
 }
 
 TEST_CASE("The local APIC is looked at again only where something can have come of an access") {
-    World w;
+    const auto assist = GENERATE(ApicAssist::none, ApicAssist::tpr);
+    World w(assist);
     w.bench.enable_apic();
     (void)w.bench.run();  // everything has been looked at
     REQUIRE_FALSE(w.quick.apic_touched);
@@ -182,7 +183,20 @@ TEST_CASE("The local APIC is looked at again only where something can have come 
     CHECK(w.quick.move(store, GuestPhysical(0xFEE0'00B0), w.gprs) == QuickExits::Answer::look);
     CHECK(w.quick.apic_touched);
     w.quick.apic_touched = false;
+    if (assist == ApicAssist::tpr) return;
     store.immediate = 0x30;
     CHECK(w.quick.move(store, GuestPhysical(0xFEE0'0080), w.gprs) == QuickExits::Answer::look);
     CHECK(w.bench.cpu().task_priority == 3);
+}
+
+TEST_CASE("Where the hardware delivers from the local APIC, every access has it look again") {
+    World w(ApicAssist::full);
+    w.bench.enable_apic();
+    (void)w.bench.run();
+    REQUIRE_FALSE(w.quick.apic_touched);
+    Instruction store;
+    const u8 bytes[] = {0xC7, 0x03, 0, 0, 0, 0};
+    REQUIRE(decode(Bytes(bytes, sizeof bytes), CodeSize::bits64, store) == DecodeStatus::ok);
+    CHECK(w.quick.move(store, GuestPhysical(0xFEE0'00B0), w.gprs) == QuickExits::Answer::look);
+    CHECK(w.quick.apic_touched);
 }

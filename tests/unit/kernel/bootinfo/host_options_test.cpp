@@ -15,12 +15,14 @@ TEST_CASE("without options all is at its default") {
     CHECK(options.on_panic == HostOptions::OnPanic::halt);
     CHECK(options.max_cpus == 256);
     CHECK(options.acpi);
+    CHECK_FALSE(options.virtual_interrupts);
     CHECK(options.complaint_count == 0);
 }
 
 TEST_CASE("every option is understood, and of two the last counts") {
     const HostOptions options = parse_host_options(
-        "console=com1 console=com3  baud=38400 loglevel=debug screen=off panic=reset maxcpus=2 acpi=off");
+        "console=com1 console=com3  baud=38400 loglevel=debug screen=off panic=reset maxcpus=2 acpi=off "
+        "virtual-interrupts=off virtual-interrupts=on");
     CHECK(options.console == 2);
     CHECK(options.baud == 38400);
     CHECK(options.log_level == LogLevel::debug);
@@ -28,6 +30,7 @@ TEST_CASE("every option is understood, and of two the last counts") {
     CHECK(options.on_panic == HostOptions::OnPanic::reset);
     CHECK(options.max_cpus == 2);
     CHECK_FALSE(options.acpi);
+    CHECK(options.virtual_interrupts == true);
     CHECK(options.complaint_count == 0);
     CHECK(parse_host_options("console=none").no_console);
 }
@@ -47,14 +50,14 @@ TEST_CASE("bad values leave the default") {
     for (const char* word :
          {"console=com5", "console=com0", "console=com", "console=com11", "console", "baud=0", "baud=115201",
           "baud=7", "baud=99999999999", "baud=-1", "loglevel=", "panic=", "maxcpus=0", "maxcpus=257",
-          "maxcpus=1x", "acpi=1", "=", "=on", "screen acpi"}) {
+          "maxcpus=1x", "acpi=1", "virtual-interrupts=auto", "=", "=on", "screen acpi"}) {
         INFO(word);
         const HostOptions options = parse_host_options(word);
         CHECK(options.complaint_count >= 1);
         CHECK_FALSE(options.console);
         CHECK(options.baud == 115200);
         CHECK(options.max_cpus == 256);
-        CHECK((options.screen && options.acpi));
+        CHECK((options.screen && options.acpi && !options.virtual_interrupts));
     }
 }
 

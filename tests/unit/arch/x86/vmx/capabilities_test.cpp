@@ -43,6 +43,15 @@ TEST_CASE("The emulated Skylake-X has everything") {
     CHECK((c->full_xapic() && c->full_x2apic()));
 }
 
+TEST_CASE("Virtual interrupts of a processor that is known for delivering them in spite of RFLAGS.IF are marked") {
+    CapabilityMsrs msrs = machines::skylake_x;
+    CHECK(decide_capabilities(msrs)->careless_virtual_interrupts);
+    msrs.basic ^= 1;  // another revision
+    CHECK_FALSE(decide_capabilities(msrs)->careless_virtual_interrupts);
+    msrs.basic ^= 1 | bit(44) | bit(42);  // another size
+    CHECK_FALSE(decide_capabilities(msrs)->careless_virtual_interrupts);
+}
+
 TEST_CASE("The emulated Haswell lacks what came later") {
     const auto c = decide_capabilities(machines::haswell);
     REQUIRE(c.has_value());

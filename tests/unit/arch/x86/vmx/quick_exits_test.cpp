@@ -160,3 +160,15 @@ TEST_CASE("Once the deadline has passed an answer is the last") {
     CHECK(w.run(reason::cpuid).reason == ExitReason::answered);
     CHECK(w.b.read(Register::rip) == 0x1004);
 }
+
+TEST_CASE("What is no move of an instruction's own at the local APIC's page is left to the general way") {
+    World w;
+    for (const u64 type : {2, 3, 10, 15}) {  // a fetch, an event's delivery
+        w.bench.fake.set(vmcs::exit_qualification, type << 12 | 0xB0);
+        CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);
+    }
+    w.bench.fake.set(vmcs::exit_qualification, u64{1} << 12 | 0xB0);
+    CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);  // nothing was decoded there before
+    CHECK(w.bench.fake.entries == 1);
+    CHECK(w.quick.quick.account.statistics.total_count() == 0);
+}
