@@ -71,7 +71,7 @@ std::string_view set(HostOptions& options, std::string_view name, std::string_vi
     if (!on) return "on or off is wanted";
     if (name == "screen") options.screen = *on;
     if (name == "acpi") options.acpi = *on;
-    if (name == "virtual-interrupts") options.virtual_interrupts = *on;
+    if (name == "virtual-interrupts") options.virtual_interrupts = on;
     return "";
 }
 

@@ -25,7 +25,7 @@ struct HostOptions {
     // virtual-interrupts=on|off: whether the processor delivers guests' interrupts. None given: where it can,
     // and does it right.
     std::optional<bool> virtual_interrupts;
-    FaultSet faults;                      // inject=FAULT[,FAULT...]: debug builds only
+    FaultSet faults;  // inject=FAULT[,FAULT...]: debug builds only
 
     // Options that were not understood, as lines to log. Further ones are only counted.
     FixedVector<FixedString<160>, 4> complaints;

@@ -41,7 +41,7 @@ BEAT = r"CANARY now {} beats=(\d+) worst=(\d+) corrupt=(\d+)"
 # exception_index, from where the next request to leave the loop of cpu_exec() has it delivered once more. That request is
 # lost by it: where it was another core's, which waits for all to stop because it locks memory of a device, or across
 # 16 bytes, all of them wait forever. So memory is not locked there.
-EMULATORS = {"epyc": " avoid=control tolerate=if"}
+EMULATORS = {"epyc": " avoid=control"}
 REPORT = 0x9000
 LINE = struct.Struct("<8Q")
 FIELDS = ("step", "faults", "interrupts", "starts", "strays", "nudges", "unexpected", "at")

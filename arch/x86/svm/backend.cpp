@@ -278,13 +278,12 @@ void Backend::set_interrupt_window(bool wanted) {
     VmcbControl& control = vmcb_.control;
     const bool set = (control.intercept_misc1 & intercept1::vintr) != 0;
     if (set == wanted) return;
-    constexpr u64 request = vintr::irq | u64{0xF} << vintr::priority_shift | vintr::ignore_tpr;
     if (wanted) {
         control.intercept_misc1 |= intercept1::vintr;
-        control.virtual_interrupt |= request;
+        control.virtual_interrupt |= vintr::request;
     } else {
         control.intercept_misc1 &= ~intercept1::vintr;
-        control.virtual_interrupt &= ~request;
+        control.virtual_interrupt &= ~vintr::request;
     }
     touch(clean::intercepts | clean::tpr);
 }

@@ -84,6 +84,8 @@ class Backend final : public VcpuBackend {
     void touch(u32 clean_bits) { vmcb_.control.clean &= ~clean_bits; }
     void set_intercepts();
     void intercept_halt(bool wanted);
+    [[gnu::noinline]] void offer_interrupt();
+    [[gnu::noinline]] void settle_interrupt();
     [[nodiscard]] bool skip(unsigned length);
     [[nodiscard]] bool skip_instruction();
     [[nodiscard]] QuickExits::Answer answer();
@@ -97,6 +99,7 @@ class Backend final : public VcpuBackend {
     void (*enter_)(GeneralRegisters*, u64);
     Parameters parameters_;
     ExtendedState extended_;
+    u64 offered_ = 0;  // of EVENTINJ, as a virtual interrupt while the guest runs
     bool flush_wanted_ = true;
     bool nmi_window_ = false;
     bool nmi_blocked_ = false;

@@ -122,6 +122,36 @@ inline QuickExits::Answer Backend::answer() {
     }
 }
 
+// An external interrupt goes as a virtual one, which the processor takes at once, since the guest's RFLAGS.IF
+// is 1 and there is no shadow: QEMU 7.2 delivers what EVENTINJ has of the kind a second time when another
+// core wants something of this one. Only while the virtual one serves as interrupt window it has to be
+// EVENTINJ.
+void Backend::offer_interrupt() {
+    VmcbControl& control = vmcb_.control;
+    constexpr u64 kind = event_info::valid | u64{7} << event_info::type_shift;
+    const u64 event = control.event_injection;
+    if ((event & kind) != (event_info::valid | event_info::type_interrupt << event_info::type_shift) ||
+        (control.intercept_misc1 & intercept1::vintr) != 0) {
+        return;
+    }
+    offered_ = event;
+    control.event_injection = 0;
+    control.virtual_interrupt |= vintr::request | (event & 0xFF) << vintr::vector_shift;
+    touch(clean::tpr);
+}
+
+// After the exit: an interrupt of the host's may have come first, and then it still is to be injected. One
+// whose delivery was broken off is in the exit.
+void Backend::settle_interrupt() {
+    VmcbControl& control = vmcb_.control;
+    const bool waits = (control.virtual_interrupt & vintr::irq) != 0 &&
+                       (control.exit_interrupt_info & event_info::valid) == 0;
+    control.virtual_interrupt &= ~(vintr::request | u64{0xFF} << vintr::vector_shift);
+    control.event_injection = waits ? offered_ : 0;
+    offered_ = 0;
+    touch(clean::tpr);
+}
+
 [[gnu::no_stack_protector]] Exit Backend::run(u64 deadline) {
     VmcbControl& control = vmcb_.control;
     if (nmi_window_ && (!nmi_blocked_ || iret_running_)) {
@@ -135,6 +165,7 @@ inline QuickExits::Answer Backend::answer() {
                                                                           : TlbControl::flush_all);
     }
     if (!capabilities_.clean_bits) control.clean = 0;
+    if (control.event_injection != 0) offer_interrupt();
     const u64 until = quick != nullptr && quick->turn_end < deadline ? quick->turn_end : deadline;
     for (;;) {
         vmcb_.state.rax = gprs.rax;
@@ -147,6 +178,8 @@ inline QuickExits::Answer Backend::answer() {
         control.tlb_control = 0;
         control.event_injection = 0;
         control.clean = capabilities_.clean_bits ? clean::all : 0;
+        if (offered_ != 0) [[unlikely]]
+            settle_interrupt();
         // NMIs are looked after by the general way.
         if (quick == nullptr || nmi_blocked_) break;
         const QuickExits::Answer answered = answer();

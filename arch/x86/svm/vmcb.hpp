@@ -138,7 +138,8 @@ constexpr u32 vmrun = bit<u32>(0), vmmcall = bit<u32>(1), vmload = bit<u32>(2), 
 namespace vintr {
 constexpr u64 tpr_mask = 0xFF, irq = bit(8), gif = bit(9), priority_shift = 16, ignore_tpr = bit(20),
               masking = bit(24), vector_shift = 32;
-}
+constexpr u64 request = irq | u64{0xF} << priority_shift | ignore_tpr;
+}  // namespace vintr
 
 // EVENTINJ and EXITINTINFO.
 namespace event_info {

@@ -47,10 +47,26 @@ TEST_CASE("what is not understood is reported, and the rest holds") {
 }
 
 TEST_CASE("bad values leave the default") {
-    for (const char* word :
-         {"console=com5", "console=com0", "console=com", "console=com11", "console", "baud=0", "baud=115201",
-          "baud=7", "baud=99999999999", "baud=-1", "loglevel=", "panic=", "maxcpus=0", "maxcpus=257",
-          "maxcpus=1x", "acpi=1", "virtual-interrupts=auto", "=", "=on", "screen acpi"}) {
+    for (const char* word : {"console=com5",
+                             "console=com0",
+                             "console=com",
+                             "console=com11",
+                             "console",
+                             "baud=0",
+                             "baud=115201",
+                             "baud=7",
+                             "baud=99999999999",
+                             "baud=-1",
+                             "loglevel=",
+                             "panic=",
+                             "maxcpus=0",
+                             "maxcpus=257",
+                             "maxcpus=1x",
+                             "acpi=1",
+                             "virtual-interrupts=auto",
+                             "=",
+                             "=on",
+                             "screen acpi"}) {
         INFO(word);
         const HostOptions options = parse_host_options(word);
         CHECK(options.complaint_count >= 1);

@@ -291,6 +291,48 @@ TEST_CASE("Injected events reach EVENTINJ and are gone after the entry") {
     CHECK(bench.entry().control.event_injection == encode_event(make_general_protection()));
 }
 
+TEST_CASE(
+    "An external interrupt goes as a virtual one, and stays to be injected until the guest has taken it") {
+    Bench bench;
+    Backend& b = *bench.backend;
+    b.write(Register::rflags, 0x202);
+    b.set_cr8(5);
+    const auto virtual_interrupt = [&] { return bench.entry().control.virtual_interrupt; };
+    constexpr u64 as_ever = vintr::masking | 5, offered = as_ever | vintr::request | u64{0xE1} << 32;
+    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0xE1)});
+    bench.fake.host_interrupt_first = true;
+    (void)bench.run();
+    CHECK(virtual_interrupt() == offered);
+    CHECK(bench.entry().control.event_injection == 0);
+    CHECK(b.injection_pending());
+    CHECK(bench.vmcb.control.virtual_interrupt == as_ever);
+    bench.fake.host_interrupt_first = false;
+    (void)bench.run();
+    CHECK(virtual_interrupt() == offered);
+    CHECK_FALSE(b.injection_pending());
+    (void)bench.run();
+    CHECK(virtual_interrupt() == as_ever);
+    // Behind an exit that broke the delivery off it is the exit's, whatever the processor left in V_IRQ.
+    bench.fake.host_interrupt_first = true;
+    bench.fake.guest = [](GeneralRegisters&, Vmcb& vmcb) {
+        vmcb.control.exit_code = exit_code::nested_fault;
+        vmcb.control.exit_interrupt_info = event_info::valid | 0xE1;
+    };
+    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0xE1)});
+    const Exit exit = b.run(~u64{0});
+    REQUIRE(exit.interrupted);
+    CHECK(exit.interrupted->vector == Vector(0xE1));
+    CHECK_FALSE(b.injection_pending());
+    CHECK(bench.vmcb.control.virtual_interrupt == as_ever);
+    // The virtual one serves as interrupt window: EVENTINJ.
+    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0x40)});
+    b.set_interrupt_window(true);
+    (void)bench.run();
+    CHECK(bench.entry().control.event_injection == (event_info::valid | 0x40));
+    CHECK(virtual_interrupt() == (as_ever | vintr::request));
+    CHECK_FALSE(b.injection_pending());
+}
+
 TEST_CASE("Real mode has no error codes") {
     Bench bench;
     bench.backend->inject(make_general_protection(0x10));

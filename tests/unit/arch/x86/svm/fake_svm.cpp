@@ -23,6 +23,8 @@ void bulkhead_svm_enter(GeneralRegisters* registers, u64 vmcb) {
     instance.entries.push_back({.control = block.control, .state = block.state, .registers = *registers});
     block.control.exit_interrupt_info = 0;
     block.control.event_injection &= ~event_info::valid;
+    if ((block.control.intercept_misc1 & intercept1::vintr) == 0 && !instance.host_interrupt_first)
+        block.control.virtual_interrupt &= ~vintr::irq;
     block.control.exit_info1 = block.control.exit_info2 = 0;
     block.control.interrupt_shadow = 0;
     instance.guest(*registers, block);

@@ -29,7 +29,8 @@ struct FakeSvm {
     unsigned guarded_entries = 0;
     std::vector<u64> deadlines;  // of the host's timer
     u64 tsc = 1'000'000;
-    bool only_timer_waits = false;  // when the host takes its interrupts
+    bool host_interrupt_first = false;  // before the virtual one
+    bool only_timer_waits = false;      // when the host takes its interrupts
     unsigned interrupts_taken = 0;
 };
 

@@ -43,7 +43,8 @@ TEST_CASE("The emulated Skylake-X has everything") {
     CHECK((c->full_xapic() && c->full_x2apic()));
 }
 
-TEST_CASE("Virtual interrupts of a processor that is known for delivering them in spite of RFLAGS.IF are marked") {
+TEST_CASE(
+    "Virtual interrupts of a processor that is known for delivering them in spite of RFLAGS.IF are marked") {
     CapabilityMsrs msrs = machines::skylake_x;
     CHECK(decide_capabilities(msrs)->careless_virtual_interrupts);
     msrs.basic ^= 1;  // another revision
