@@ -1,9 +1,12 @@
 // The exits that the backend answers by itself, and those it must not.
 #include <catch2/catch.hpp>
+#include <cstring>
+#include <vector>
 
 #include "arch/x86/vmx/exit_decode.hpp"
 #include "fixture.hpp"
 #include "tests/fakes/quick_world.hpp"
+#include "vmm/platform.hpp"
 
 using namespace bulkhead;
 using namespace bulkhead::vmx;
@@ -161,14 +164,45 @@ TEST_CASE("Once the deadline has passed an answer is the last") {
     CHECK(w.b.read(Register::rip) == 0x1004);
 }
 
-TEST_CASE("What is no move of an instruction's own at the local APIC's page is left to the general way") {
+TEST_CASE(
+    "A move that was decoded before reaches the local APIC's page; what is none is left to the general way") {
     World w;
+    std::vector<u8> ram(0x8000);
+    GuestMemory memory;
+    REQUIRE(memory.add({.start = GuestPhysical(0), .length = ram.size(), .host = ram.data()}));
+    const auto put = [&](u64 at, u64 value) { std::memcpy(&ram[at], &value, sizeof value); };
+    put(0x2000, 0x3027);
+    put(0x3000, 0x4027);
+    put(0x4000, 0x5027);
+    put(0x5008, 0x1027);
+    const u8 load[] = {0x8B, 0x03};  // MOV EAX, [RBX]
+    std::memcpy(&ram[0x1000], load, sizeof load);
+    w.b.write(Register::cr3, 0x2000);
+    Instruction decoded;
+    const Bytes code(&ram[0x1000], Instruction::max_length);
+    REQUIRE(decode(code, CodeSize::bits64, decoded) == DecodeStatus::ok);
+    constexpr GuestPhysical nowhere{~u64{0}};
+    w.quick.quick.instructions.store(w.b.code_place(), decoded, code, memory, nowhere);
+
+    constexpr u64 version = 0x30;
+    w.b.gprs.rbx = platform::local_apic + version;
+    w.b.gprs.rax = ~u64{0};
     for (const u64 type : {2, 3, 10, 15}) {  // a fetch, an event's delivery
-        w.bench.fake.set(vmcs::exit_qualification, type << 12 | 0xB0);
+        w.bench.fake.set(vmcs::exit_qualification, type << 12 | version);
         CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);
     }
-    w.bench.fake.set(vmcs::exit_qualification, u64{1} << 12 | 0xB0);
-    CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);  // nothing was decoded there before
-    CHECK(w.bench.fake.entries == 1);
+    w.bench.fake.set(vmcs::exit_qualification, version);
+    w.bench.fake.set(vmcs::idt_vectoring_information, 0x8000'0030);
+    CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);
+    w.bench.fake.set(vmcs::idt_vectoring_information, 0);
+    w.bench.fake.set(vmcs::exit_qualification, u64{0x20});  // not where RBX points
+    CHECK(w.run(reason::apic_access).reason == ExitReason::apic_access);
     CHECK(w.quick.quick.account.statistics.total_count() == 0);
+    CHECK(w.b.gprs.rax == ~u64{0});
+
+    w.bench.fake.set(vmcs::exit_qualification, version);
+    (void)w.run(reason::apic_access);
+    CHECK(w.b.gprs.rax == w.quick.apic.read(version, 4));
+    CHECK(w.b.read(Register::rip) == 0x1002);
+    CHECK(w.quick.count(ExitReason::apic_access) == 1);
 }
