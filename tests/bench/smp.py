@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Whether processors wait for each other when they take exits at the same time: the round trip of an operation on one
-core alone; on eight cores with a VM each, which share nothing; and on eight cores with one VM of eight vCPUs.
-usage: smp.py [MACHINE]
+core alone; on eight cores with a VM each, which share nothing; and on eight cores with one VM of eight vCPUs. And how
+long a vCPU waits until others have answered its interrupt: minimum and median of 256.
+usage: smp.py [MACHINE [HOST-OPTIONS]]
 
 Bochs only (skylake, ryzen): QEMU runs one processor after the other for long spans when it counts instructions. Bochs
 advances the TSC by the mean of what its processors have executed, 16 for one that halts: so the first figure is lower
@@ -20,17 +21,23 @@ from support import System, check  # noqa: E402
 CORES = 8
 OPERATIONS = ("CPUID", "RDMSR", "local APIC timer", "nested fault (a hole)", "port of a shared chip")
 FREE = 4  # operations that are to wait for nobody
+# What is waited for: the guest's number for it, how many vCPUs.
+ANSWERS = {"IPI to a vCPU that spins": "02", "IPI to a vCPU that halts": "12", "TLB shootdown on 1 other vCPU": "22",
+           "TLB shootdown on 7 other vCPUs": f"2{CORES}"}
 VM = """\
 [vm.{name}]
-kernel = "smp_exits"
+kernel = "{kernel}"
 memory.max = "8M"
 vcpus = {vcpus}
 cpuset.cpus = "{cpus}"
 autostart = false
 """
 SINGLE = [f"one{core}" for core in range(1, CORES + 1)]
-CONFIG = "".join(VM.format(name=name, vcpus=1, cpus=core + 1) for core, name in enumerate(SINGLE))
-CONFIG += VM.format(name="many", vcpus=CORES, cpus=f"1-{CORES}")
+CONFIG = "".join(VM.format(name=name, kernel="smp_exits", vcpus=1, cpus=core + 1) for core, name in enumerate(SINGLE))
+CONFIG += VM.format(name="many", kernel="smp_exits", vcpus=CORES, cpus=f"1-{CORES}")
+CONFIG += "".join(VM.format(name=f"wait{vcpus}", kernel="smp_latency", vcpus=vcpus, cpus=f"1-{vcpus}")
+                  for vcpus in (2, CORES))
+MODULES = [(support.guest(name), name) for name in ("smp_exits", "smp_latency")]
 
 
 def start(system, vm, words):
@@ -52,9 +59,20 @@ def destroy(system, vms):
         check(f"VM {vm} was destroyed" in system.command(f"destroy {vm}"), f"{vm} is gone")
 
 
-def main(machine="skylake"):
+def wait_for_answers(system, words):
+    vm = f"wait{words[1]}"
+    start(system, vm, words)
+    system.attach(vm)
+    samples = sorted(int(ticks) for ticks in re.findall(rb"sample (\d+)\r\n", system.expect(r"(?s).*smp_latency: end")[0]))
+    system.detach()
+    check(len(samples) == 256, "256 samples")
+    destroy(system, [vm])
+    return samples[0], samples[len(samples) // 2]
+
+
+def main(machine="skylake", options=""):
     rows = []
-    with System(machine, [(support.guest("smp_exits"), "smp_exits")], CONFIG, memory=256, cpus=CORES + 1) as system:
+    with System(machine, MODULES, CONFIG, options=options, memory=256, cpus=CORES + 1) as system:
         system.prompt()
         for number, operation in enumerate(OPERATIONS):
             start(system, SINGLE[0], f"{number}1")
@@ -69,6 +87,10 @@ def main(machine="skylake"):
             destroy(system, ["many"])
             rows.append((operation, alone, apart, together))
             print(f"{operation}: alone {alone}, {CORES} VMs {apart}, one VM of {CORES} {together}", flush=True)
+        print(f"\n{'waiting for answers':32} {'minimum':>10} {'median':>10}")
+        for what, words in ANSWERS.items():
+            least, median = wait_for_answers(system, words)
+            print(f"{what:32} {least:>10} {median:>10}", flush=True)
     print(f"\n{'operation':24} {'one core':>10} {f'{CORES} VMs':>10} {f'1 VM of {CORES}':>10}")
     for operation, alone, apart, together in rows:
         print(f"{operation:24} {alone:>10} {apart:>10} {together:>10}")
