@@ -275,6 +275,7 @@ void log_option_complaints() {
 }  // namespace
 
 extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
+    const u64 entered = cpu::read_tsc();
     load_descriptor_tables(0);
     start_log();
     boot_info.emplace();
@@ -307,6 +308,7 @@ extern "C" [[noreturn]] void boot_main(u32 magic, u32 information) {
     if (!tsc) refuse(tsc.error());
     tsc_clock.start(tsc->hz);
     uart.set_tsc_hz(tsc->hz);
+    logger->info("firmware and boot loader took {} us", scale(entered, 1'000'000, tsc->hz));
     if (!tsc->invariant)
         logger->warning(
             "HV-E007: the TSC is not declared invariant; time may drift with power states, turn them off in "

@@ -101,6 +101,22 @@ def measure(machine):
         return figures, {"vm_overhead_bytes": vm["overhead_bytes"], "vm_overhead_used_bytes": vm["overhead_used_bytes"]}
 
 
+def start_of_first_guest(machine):
+    """Instructions from the boot loader's jump to the first entry into a guest, with little memory to be cleared and
+    little to be said, and how many of them pass in measuring the TSC by another clock."""
+    config = '[vm.halt]\nkernel = "halt"\nmemory.max = "4M"\n'
+    with support.System(machine.partition("-")[0], [(support.guest("halt"), "halt")], config, memory=256,
+                        **{**MACHINES[machine], "options": "loglevel=error"}) as system:
+        system.prompt()
+        log = system.command("dmesg")
+    hertz = round(float(re.search(r"TSC: ([\d.]+) MHz", log)[1]) * 1e6)
+    entered = int(re.search(r"firmware and boot loader took (\d+) us", log)[1])
+    first, last = (round(float(re.search(rf"\[ *([\d.]+)\] {words}", log)[1]) * 1e6)
+                   for words in ("firmware and boot loader took", "VM halt started"))
+    return {"start_instructions": (last - entered) * hertz // 1_000_000,
+            "start_up_to_clock_instructions": (first - entered) * hertz // 1_000_000}
+
+
 def image_sizes():
     """Text with constants, initialised data, and what the hypervisor has of memory in all."""
     lines = subprocess.run(["size", support.IMAGE], check=True, capture_output=True, text=True).stdout.splitlines()
@@ -127,6 +143,8 @@ def print_table(machine, figures, other):
     print(f"a VM of {VM_MIB} MiB costs "
           f"{shown(other['vm_overhead_used_bytes'])} bytes beyond its RAM (aim {shown(allowed)}), "
           f"{shown(other['vm_overhead_bytes'])} are set aside")
+    print(f"from the boot loader to the first guest: {shown(other['start_instructions'])} instructions (aim 5,000,000), the "
+          f"first {shown(other['start_up_to_clock_instructions'])} until the TSC's frequency is known")
 
 
 def compare(machine, figures, kept):
@@ -166,6 +184,7 @@ def main():
     image = image_sizes()
     for machine in options.machines or MACHINES:
         figures, other = measure(machine)
+        other |= start_of_first_guest(machine)
         measured[machine] = {"ticks": figures, **other}
         print_table(machine, figures, other)
     print(f"\n= within the aim, ! beyond; image {shown(image['text_bytes'] + image['data_bytes'])} bytes of text and data "

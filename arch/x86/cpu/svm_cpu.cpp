@@ -27,6 +27,7 @@ Result<svm::Capabilities> detect_svm() {
     if (leaves.max_extended >= 0x80000001) leaves.extended1 = cpu::cpuid(0x80000001);
     if (leaves.max_extended >= 0x80000008) leaves.address_sizes = cpu::cpuid(0x80000008);
     if (leaves.max_extended >= 0x8000000A) leaves.svm = cpu::cpuid(0x8000000A);
+    if ((cpu::cpuid(1).ecx & cpuid::leaf1_ecx::hypervisor) != 0) leaves.outer = cpu::cpuid(0x40000000);
     auto capabilities = svm::read_capabilities(leaves);
     if (!capabilities) return capabilities;
     // A processor or emulator without VM_CR has nothing that could forbid it.

@@ -122,15 +122,15 @@ inline QuickExits::Answer Backend::answer() {
     }
 }
 
-// An external interrupt goes as a virtual one, which the processor takes at once, since the guest's RFLAGS.IF
-// is 1 and there is no shadow: QEMU 7.2 delivers what EVENTINJ has of the kind a second time when another
-// core wants something of this one. Only while the virtual one serves as interrupt window it has to be
-// EVENTINJ.
+// Where EVENTINJ may deliver an external interrupt twice it goes as a virtual one, which that processor takes
+// at once, since the guest's RFLAGS.IF is 1 and there is no shadow. While the virtual one serves as interrupt
+// window it has to be EVENTINJ.
 void Backend::offer_interrupt() {
     VmcbControl& control = vmcb_.control;
     constexpr u64 kind = event_info::valid | u64{7} << event_info::type_shift;
     const u64 event = control.event_injection;
-    if ((event & kind) != (event_info::valid | event_info::type_interrupt << event_info::type_shift) ||
+    if (!capabilities_.repeats_injections ||
+        (event & kind) != (event_info::valid | event_info::type_interrupt << event_info::type_shift) ||
         (control.intercept_misc1 & intercept1::vintr) != 0) {
         return;
     }
@@ -140,14 +140,22 @@ void Backend::offer_interrupt() {
     touch(clean::tpr);
 }
 
-// After the exit: an interrupt of the host's may have come first, and then it still is to be injected. One
-// whose delivery was broken off is in the exit.
+// After the exit. What was not taken, since an interrupt of the host's came first, still is to be injected.
+// What is left of one whose delivery failed, by an exit or by a fault of the guest's, counts as delivered;
+// the exit does not name its type.
 void Backend::settle_interrupt() {
     VmcbControl& control = vmcb_.control;
-    const bool waits = (control.virtual_interrupt & vintr::irq) != 0 &&
-                       (control.exit_interrupt_info & event_info::valid) == 0;
+    if ((control.virtual_interrupt & vintr::irq) != 0) {
+        const bool host = control.exit_code >= exit_code::intr && control.exit_code <= exit_code::init;
+        const bool ready = (vmcb_.state.rflags & rflags::if_) != 0 && (control.interrupt_shadow & 1) == 0;
+        if ((control.exit_interrupt_info & (event_info::valid | 0xFF)) ==
+            (event_info::valid | (offered_ & 0xFF))) {
+            control.exit_interrupt_info = offered_;
+        } else if (control.exit_code == exit_code::invalid || (host && ready)) {
+            control.event_injection = offered_;
+        }
+    }
     control.virtual_interrupt &= ~(vintr::request | u64{0xFF} << vintr::vector_shift);
-    control.event_injection = waits ? offered_ : 0;
     offered_ = 0;
     touch(clean::tpr);
 }

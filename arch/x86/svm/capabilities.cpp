@@ -29,6 +29,8 @@ Result<Capabilities> read_capabilities(const CapabilityLeaves& leaves) {
     result.virtual_gif = (features & cpuid::svm_edx::virtual_gif) != 0;
     result.pause_filter = (features & cpuid::svm_edx::pause_filter) != 0;
     result.page_1gb = (leaves.extended1.edx & cpuid::ext1_edx::page1gb) != 0;
+    constexpr u32 tcg = 'T' | 'C' << 8 | 'G' << 16 | 'T' << 24;  // how "TCGTCGTCGTCG" begins
+    result.repeats_injections = leaves.outer.ebx == tcg;
     return result;
 }
 

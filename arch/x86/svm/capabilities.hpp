@@ -17,16 +17,20 @@ struct Capabilities {
     bool virtual_gif = false;
     bool pause_filter = false;
     bool page_1gb = false;
+    // QEMU's emulation (7.2): an interrupt in EVENTINJ may be delivered a second time.
+    bool repeats_injections = false;
 
     friend constexpr bool operator==(const Capabilities&, const Capabilities&) = default;
 };
 
-// The four CPUID leaves that tell: 80000001h, 80000008h, 8000000Ah.
+// The CPUID leaves that tell: 80000001h, 80000008h, 8000000Ah, and 40000000h, where an outer hypervisor or an
+// emulator gives its name.
 struct CapabilityLeaves {
     u32 max_extended = 0;
     CpuidResult extended1{};
     CpuidResult address_sizes{};
     CpuidResult svm{};
+    CpuidResult outer{};
 };
 
 // Errors name what is missing and what to do: no SVM, no nested paging, too few ASIDs.

@@ -182,6 +182,14 @@ TEST_CASE("The local APIC is looked at again only where something can have come 
     w.bench.apic().post(Vector(0x41), false);
     CHECK(w.quick.move(store, GuestPhysical(0xFEE0'00B0), w.gprs) == QuickExits::Answer::look);
     CHECK(w.quick.apic_touched);
+    // Likewise one that is known, and waits behind another that is in service.
+    LocalApic& apic = w.bench.apic();
+    apic.post(Vector(0x81), false);
+    apic.collect();
+    REQUIRE(apic.acknowledge() == Vector(0x81));
+    (void)apic.take_collected();
+    w.quick.apic_touched = false;
+    CHECK(w.quick.move(store, GuestPhysical(0xFEE0'00B0), w.gprs) == QuickExits::Answer::look);
     w.quick.apic_touched = false;
     if (assist == ApicAssist::tpr) return;
     store.immediate = 0x30;

@@ -33,6 +33,7 @@ TEST_CASE("every option is understood, and of two the last counts") {
     CHECK(options.virtual_interrupts == true);
     CHECK(options.complaint_count == 0);
     CHECK(parse_host_options("console=none").no_console);
+    CHECK(parse_host_options("virtual-interrupts=off").virtual_interrupts == false);
 }
 
 TEST_CASE("what is not understood is reported, and the rest holds") {

@@ -291,17 +291,38 @@ TEST_CASE("Injected events reach EVENTINJ and are gone after the entry") {
     CHECK(bench.entry().control.event_injection == encode_event(make_general_protection()));
 }
 
-TEST_CASE(
-    "An external interrupt goes as a virtual one, and stays to be injected until the guest has taken it") {
+namespace {
+
+constexpr Event external(u8 vector) {
+    return {.type = Event::Type::external_interrupt, .vector = Vector(vector)};
+}
+constexpr u64 as_ever = vintr::masking | 5, offered = as_ever | vintr::request | u64{0xE1} << 32;
+constexpr Capabilities repeating = [] {
+    Capabilities capabilities = full_capabilities;
+    capabilities.repeats_injections = true;
+    return capabilities;
+}();
+
+}  // namespace
+
+TEST_CASE("Where injections are not repeated an external interrupt is one") {
     Bench bench;
+    bench.backend->inject(external(0x40));
+    (void)bench.run();
+    CHECK(bench.entry().control.event_injection == (event_info::valid | 0x40));
+    CHECK(bench.entry().control.virtual_interrupt == vintr::masking);
+    CHECK_FALSE(bench.backend->injection_pending());
+}
+
+TEST_CASE("Where they are it goes as a virtual one, and stays to be injected until the guest has taken it") {
+    Bench bench(repeating);
     Backend& b = *bench.backend;
     b.write(Register::rflags, 0x202);
     b.set_cr8(5);
     const auto virtual_interrupt = [&] { return bench.entry().control.virtual_interrupt; };
-    constexpr u64 as_ever = vintr::masking | 5, offered = as_ever | vintr::request | u64{0xE1} << 32;
-    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0xE1)});
+    b.inject(external(0xE1));
     bench.fake.host_interrupt_first = true;
-    (void)bench.run();
+    (void)bench.run(exit_code::intr);
     CHECK(virtual_interrupt() == offered);
     CHECK(bench.entry().control.event_injection == 0);
     CHECK(b.injection_pending());
@@ -312,25 +333,64 @@ TEST_CASE(
     CHECK_FALSE(b.injection_pending());
     (void)bench.run();
     CHECK(virtual_interrupt() == as_ever);
-    // Behind an exit that broke the delivery off it is the exit's, whatever the processor left in V_IRQ.
-    bench.fake.host_interrupt_first = true;
-    bench.fake.guest = [](GeneralRegisters&, Vmcb& vmcb) {
-        vmcb.control.exit_code = exit_code::nested_fault;
-        vmcb.control.exit_interrupt_info = event_info::valid | 0xE1;
-    };
-    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0xE1)});
-    const Exit exit = b.run(~u64{0});
-    REQUIRE(exit.interrupted);
-    CHECK(exit.interrupted->vector == Vector(0xE1));
-    CHECK_FALSE(b.injection_pending());
-    CHECK(bench.vmcb.control.virtual_interrupt == as_ever);
     // The virtual one serves as interrupt window: EVENTINJ.
-    b.inject({.type = Event::Type::external_interrupt, .vector = Vector(0x40)});
+    b.inject(external(0x40));
     b.set_interrupt_window(true);
     (void)bench.run();
     CHECK(bench.entry().control.event_injection == (event_info::valid | 0x40));
     CHECK(virtual_interrupt() == (as_ever | vintr::request));
     CHECK_FALSE(b.injection_pending());
+}
+
+// The processor leaves V_IRQ set where the delivery did not come to its end.
+TEST_CASE("A virtual interrupt whose delivery failed is not injected again") {
+    Bench bench(repeating);
+    Backend& b = *bench.backend;
+    b.write(Register::rflags, 0x202);
+    b.set_cr8(5);
+    bench.fake.host_interrupt_first = true;
+    SECTION("a fault of the guest's: its handler has run until it exited") {
+        b.inject(external(0xE1));
+        (void)bench.run(exit_code::cpuid);
+    }
+    SECTION("or until the host wanted something") {
+        b.inject(external(0xE1));
+        bench.fake.guest = [](GeneralRegisters&, Vmcb& vmcb) {
+            vmcb.control.exit_code = exit_code::intr;
+            vmcb.state.rflags = 2;
+        };
+        (void)b.run(~u64{0});
+    }
+    SECTION("an exit: it is there, whatever the type that it is given") {
+        b.inject(external(0xE1));
+        bench.fake.guest = [](GeneralRegisters&, Vmcb& vmcb) {
+            vmcb.control.exit_code = exit_code::nested_fault;
+            vmcb.control.exit_interrupt_info =
+                event_info::valid | event_info::type_exception << event_info::type_shift | 0xE1;
+        };
+        const Exit exit = b.run(~u64{0});
+        REQUIRE(exit.interrupted);
+        CHECK(exit.interrupted->type == Event::Type::external_interrupt);
+        CHECK(exit.interrupted->vector == Vector(0xE1));
+    }
+    CHECK(bench.entry().control.virtual_interrupt == offered);
+    CHECK_FALSE(b.injection_pending());
+    CHECK(bench.vmcb.control.virtual_interrupt == as_ever);
+}
+
+TEST_CASE("Offering an interrupt, and taking it back, is not called clean") {
+    Bench bench(repeating);
+    Backend& b = *bench.backend;
+    (void)bench.run();
+    (void)bench.run();
+    REQUIRE(bench.entry().control.clean == clean::all);
+    b.inject(external(0xE1));
+    (void)bench.run();
+    CHECK(bench.entry().control.clean == (clean::all & ~clean::tpr));
+    (void)bench.run();
+    CHECK(bench.entry().control.clean == (clean::all & ~clean::tpr));
+    (void)bench.run();
+    CHECK(bench.entry().control.clean == clean::all);
 }
 
 TEST_CASE("Real mode has no error codes") {

@@ -33,6 +33,15 @@ TEST_CASE("A present-day processor's features are all found") {
     CHECK(found->virtual_gif);
     CHECK(found->pause_filter);
     CHECK(found->page_1gb);
+    CHECK_FALSE(found->repeats_injections);
+}
+
+TEST_CASE("QEMU's emulation is known by its name") {
+    CapabilityLeaves leaves = epyc;
+    leaves.outer = {0x40000001, 0x54474354, 0x43544743, 0x47435447};  // TCGTCGTCGTCG
+    CHECK(read_capabilities(leaves)->repeats_injections);
+    leaves.outer = {0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D};  // KVMKVMKVM
+    CHECK_FALSE(read_capabilities(leaves)->repeats_injections);
 }
 
 TEST_CASE("Each optional feature is one bit of its own") {
