@@ -83,7 +83,10 @@ class Campaign:
     def report(self):
         """What the guest says of each of its processors."""
         size = 64 + LINE.size * self.options.cpus
-        pieces = self.system.json(f"x exerciser {REPORT:#x} {size} --physical --unit 1")["memory"]
+        shown = self.system.json(f"x exerciser {REPORT:#x} {size} --physical --unit 1")
+        if "memory" not in shown:
+            raise AssertionError(f"seed {self.seed}: no memory is shown, but {shown}")
+        pieces = shown["memory"]
         data = bytes.fromhex("".join(piece["bytes"] for piece in pieces))
         return [dict(zip(FIELDS, LINE.unpack_from(data, 64 + LINE.size * i))) for i in range(self.options.cpus)]
 

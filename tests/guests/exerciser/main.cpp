@@ -35,7 +35,8 @@ void watch_neighbour(const Processor& self) {
     Neighbour& neighbour = neighbours[number];
     const u32 now = in32(0x608) & 0xFFFFFF;
     const u64 step = load<u64>(reinterpret_cast<u64>(&line.step));
-    if (step != neighbour.step || report().finished >> number & 1) {
+    // One that has not begun yet does not expect to be woken.
+    if (step != neighbour.step || line.starts == 0 || report().finished >> number & 1) {
         neighbour = {.step = step, .since = now};
         return;
     }
