@@ -47,17 +47,7 @@ online equ 0x200040
 start:
     begin
     cli
-    mov esi, [ebx + 16]
-    ; The words after the name of the kernel, or without it: the last two characters.
-.find:
-    lodsb
-    test al, al
-    jnz .find
-    movzx eax, byte [esi - 3]
-    sub eax, '0'
-    mov [operation_number], eax
-    movzx ebx, byte [esi - 2]
-    sub ebx, '1'                       ; how many others
+    read_digits operation_number
     mask_chips
     mov dword [APIC + 0xF0], 0x1FF
     mov dword [APIC + 0x3E0], 0xB
@@ -82,26 +72,7 @@ start:
     call print_number
     jmp .all
 
-; EAX in decimal, in a line of its own.
-print_number:
-    mov edi, digits_end
-    mov ecx, 10
-.digit:
-    xor edx, edx
-    div ecx
-    add dl, '0'
-    dec edi
-    mov [edi], dl
-    test eax, eax
-    jnz .digit
-    mov esi, prefix
-    call print
-    mov esi, edi
-    jmp print
-
-prefix: db "smp_exits: ", 0
-digits: times 10 db 0
-digits_end: db 13, 10, 0
+    number_printer "smp_exits: "
 
 run_cpuid: measured do_cpuid
 run_rdmsr: measured do_rdmsr

@@ -31,16 +31,7 @@ online equ 0x200080
 start:
     begin
     cli
-    mov esi, [ebx + 16]
-.find:
-    lodsb
-    test al, al
-    jnz .find
-    movzx eax, byte [esi - 3]
-    sub eax, '0'
-    mov [operation_number], eax
-    movzx ebx, byte [esi - 2]
-    sub ebx, '1'                       ; how many others
+    read_digits operation_number
     mask_chips
     mov edi, TABLES
     mov eax, 0x83
@@ -92,26 +83,7 @@ start:
     say "smp_latency: end"
     hlt
 
-; EAX in decimal, in a line of its own.
-print_number:
-    mov edi, digits_end
-    mov ecx, 10
-.digit:
-    xor edx, edx
-    div ecx
-    add dl, '0'
-    dec edi
-    mov [edi], dl
-    test eax, eax
-    jnz .digit
-    mov esi, prefix
-    call print
-    mov esi, edi
-    jmp print
-
-prefix: db "sample ", 0
-digits: times 10 db 0
-digits_end: db 13, 10, 0
+    number_printer "sample "
 
     processors_begin
     mov eax, 1
