@@ -98,6 +98,11 @@ void strike(Fault fault, Host& host, const Management& vms) {
     while (cpu::read_tsc() < until) cpu::pause();
 }
 
+void fail_allocations(VmManager& manager) {
+    static AllocationFault fault{.fail_at = 0, .goes_on = true};
+    if (injected(Fault::allocation)) manager.set_fault(&fault);
+}
+
 void inject_next_fault(Host& host, const Management& vms) {
     for (auto i = static_cast<u8>(Fault::unexpected_interrupt); i < static_cast<u8>(Fault::count); ++i) {
         const auto fault = static_cast<Fault>(i);

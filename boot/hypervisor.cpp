@@ -342,6 +342,7 @@ void run_hypervisor(Host& host) {
     manager.emplace(*services, hardware.machine, hardware.factory, host.memory, host.log,
                     std::span<const BootModule>(host.boot.modules), *config, document.emplace());
     manager->set_observer(announcer);
+    if constexpr (fault_injection) fail_allocations(*manager);
     manager_ready.store(true, std::memory_order_release);
     manager->adopt();
 

@@ -21,6 +21,7 @@ constexpr std::string_view names[] = {
     "core-asleep",
     "core-vmxon",
     "every-barrier",
+    "allocation",
     "vm-entry",
     "unexpected-interrupt",
     "spurious-interrupt",

@@ -34,7 +34,8 @@ enum class Fault : u8 {
     core_vmxon,       // VMXON fails on core 2
     every_barrier,    // the processor seems to need, and have, each barrier against speculation
     // When a VM is made.
-    vm_entry,  // the control fields of the second VM are illegal
+    allocation,  // fails: the first of the first creation, the second of the next, and so on
+    vm_entry,    // the control fields of the second VM are illegal
     // Once the console is there and has nothing to do; in this order, each once.
     unexpected_interrupt,     // one of a vector that nobody handles
     spurious_interrupt,       // the local APIC's spurious vector

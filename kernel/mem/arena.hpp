@@ -16,11 +16,19 @@
 namespace bulkhead {
 
 // Makes the allocation with index `fail_at` (0: the first) fail, and only that: for tests of "creation with
-// the allocation failing at every possible point".
+// the allocation failing at every possible point". `goes_on`: of each further attempt one that is an
+// allocation later than in the attempt before.
 struct AllocationFault {
     u64 fail_at = ~u64{0};
     u64 seen = 0;
-    [[nodiscard]] bool strikes() { return seen++ == fail_at; }
+    bool goes_on = false;
+    u64 failures = 0;
+    [[nodiscard]] bool strikes() {
+        if (seen++ != fail_at) return false;
+        ++failures;
+        if (goes_on) fail_at = seen + failures;
+        return true;
+    }
 };
 
 class Arena {

@@ -26,14 +26,15 @@ class Qemu(Machine):
     name = "qemu"
 
     def __init__(self, image, memory=1024, cpus=1, model=None, kvm=False, machine="pc", uefi=False, icount=True,
-                 extra=(), com2=False):
-        """com2: a second serial port, whose output goes to the file path("com2")."""
+                 single=False, extra=(), com2=False):
+        """single: one thread of the host's for all processors, though time is the host's. com2: a second serial port, whose output goes to the file path("com2")."""
         super().__init__(image, memory, cpus, model)
         self.com2 = com2
         self.kvm = kvm
         self.machine = machine
         self.uefi = uefi
         self.icount = icount
+        self.single = single
         self.extra = list(extra)
         self.monitor = None
 
@@ -41,7 +42,7 @@ class Qemu(Machine):
         serial = self.path("serial")
         monitor = self.path("monitor")
         model = self.model or ("host" if self.kvm else "EPYC,+svm,+npt")
-        accelerator = "kvm" if self.kvm else "tcg,thread=single" if self.icount else "tcg"
+        accelerator = "kvm" if self.kvm else "tcg,thread=single" if self.icount or self.single else "tcg"
         command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", model, "-machine", self.machine,
                    "-smp", str(self.cpus), "-m", str(self.memory), "-cdrom", self.image, "-boot", "d",
                    "-display", "none", "-vga", "std", "-no-reboot", "-nic", "none",

@@ -278,6 +278,25 @@ def real_events(system):
     print("ok: a real machine check whose cause is unknown is a panic", flush=True)
 
 
+def failing_allocations(machine):
+    """A VM is made with each of its allocations failing in turn: each time it is refused, and nothing is lost."""
+    config = ONE_VM + "autostart = false\n"
+    with boot(machine, "allocation", config, MODULES[:1]) as system:
+        system.prompt()
+        before = system.json("integrity")
+        failures = 0
+        while "VM echo started" not in (said := system.command("start echo")):
+            failures += 1
+            if system.json("integrity") != before or not re.search(r"out of arena memory|kept back", said):
+                raise AssertionError(f"after failure {failures}: {system.json('integrity')}, was {before}; {said}")
+            if failures == 500:
+                raise AssertionError("it never starts")
+        check(failures > 20, f"creation failed at {failures} points, and every count was as before after each")
+        talks(system, "echo")
+        system.command("destroy echo")
+        check(system.json("integrity") == before, "and after it was made and destroyed")
+
+
 def test(machine):
     if not os.path.exists(IMAGE):
         support.skip(f"there is no {IMAGE}")
@@ -303,6 +322,7 @@ def test(machine):
             panics(machine, fault)
         panics(machine, "assertion", options="panic=reset")
     goes_on(machine)
+    failing_allocations(machine)
     silent_cores(machine)
 
 
