@@ -46,7 +46,7 @@ EMULATORS = {"epyc": " avoid=control tolerate=if"}
 REPORT = 0x9000
 LINE = struct.Struct("<8Q")
 FIELDS = ("step", "faults", "interrupts", "starts", "strays", "nudges", "unexpected", "at")
-PATIENCE = 120  # seconds without a step of any processor
+PATIENCE = 20  # seconds without a step of any processor
 # Microseconds that the canary may be without its core. On QEMU these are of a machine that has other things to do.
 WORST = {"skylake": 50_000, "tigerlake": 50_000, "ryzen": 50_000, "epyc": 3_000_000}
 
@@ -131,7 +131,8 @@ class Campaign:
             self.steps, self.moved = steps, time.monotonic()
         elif time.monotonic() - self.moved > PATIENCE:
             raise AssertionError(f"{self.where(lines)}: no processor moves any more\n"
-                                 + self.system.command("regs exerciser 0"))
+                                 + "".join(self.system.command(f"regs exerciser {i}") for i in range(self.options.cpus))
+                                 + self.system.command("vcpu-list exerciser") + self.emulator_registers())
         if state not in ("running", "blocked"):
             lines = self.report()
             exits = self.current_exits()
@@ -150,6 +151,12 @@ class Campaign:
             exits = {}
         self.lines = lines
         return self.exits.total() + sum(exits.values()), exits
+
+    def emulator_registers(self):
+        """What QEMU says of its processors."""
+        if self.system.machine.name != "qemu" or self.system.machine.process.poll() is not None:
+            return ""
+        return self.system.machine.command("human-monitor-command", **{"command-line": "info registers -a"})
 
     def count(self, lines):
         for line in lines:
@@ -219,10 +226,9 @@ def test(machine, *arguments):
             campaign.run()
         except MachineError:
             # Where the cores are that do not answer.
-            if system.machine.name == "qemu" and system.machine.process.poll() is None:
-                for _ in range(3):
-                    print(system.machine.command("human-monitor-command", **{"command-line": "info registers -a"}))
-                    time.sleep(1)
+            for _ in range(3):
+                print(campaign.emulator_registers())
+                time.sleep(1)
             raise
         campaign.beat(again=True)
         check(True, f"the canary's heart beats, {campaign.beats} times; its registers and memory are as it painted them")

@@ -43,6 +43,8 @@ void watch_neighbour(const Processor& self) {
     if (((now - neighbour.since) & 0xFFFFFF) < patience) return;
     neighbour.since = now;
     ++report().lines[number].nudges;
+    // Of the first processor INIT does the same.
+    if (number == 0 && is_lost_in_nmi(processor(0))) out8(0xCF9, 0x06);
     if (++neighbour.nudges % 3 != 0 || number == 0) {
         send_ipi(number, 0x4400);
     } else {

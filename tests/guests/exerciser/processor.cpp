@@ -81,6 +81,14 @@ void send_ipi(u64 number, u32 command) {
     store<u32>(apic + 0x300, command);
 }
 
+bool is_lost_in_nmi(const Processor& processor) {
+    constexpr u64 rip = 5 * 8, rsp = 2 * 8;  // of the frame, below the stack's top
+    const u64 top = reinterpret_cast<u64>(&processor) + nmi_stack_top;
+    const u64 code = load<u64>(top - rip), stack = load<u64>(top - rsp);
+    const u64 stubs = reinterpret_cast<u64>(event_stubs);
+    return code >= stubs - 4096 && code < stubs + 4096 && stack <= top && stack > top - 4096;
+}
+
 void start_processor(u64 number) {
     send_ipi(number, 0x4500);
     send_ipi(number, 0x4600 | trampoline_at >> 12);
