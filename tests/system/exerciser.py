@@ -39,7 +39,7 @@ BEAT = r"CANARY now {} beats=(\d+) worst=(\d+) corrupt=(\d+)"
 # writes CR8 while a virtual interrupt waits, and has an invalid exit for #GP by other control registers.
 # It also delivers interrupts to a guest with RFLAGS.IF clear: VMRUN leaves the vector of an interrupt in EVENTINJ in
 # exception_index, from where the next request to leave the loop of cpu_exec() has it delivered once more. Bulkhead has
-# only those there behind which the 8259 has a further one, once in a million exits. That request is lost by it: where it
+# only those there behind which a further one wants a window, once in a million exits. That request is lost by it: where it
 # was another core's, which waits for all to stop because it locks memory of a device, or across 16 bytes, all of them
 # wait forever. So memory is not locked there.
 EMULATORS = {"epyc": " avoid=control tolerate=if"}
