@@ -65,8 +65,8 @@ inline Processor& processor(u64 number) {
 // processor_main().
 [[noreturn]] void start_processors(unsigned count);
 // Starts a processor, for the first time or anew.
-// Whether it goes round in its handler of NMIs. A watchpoint there ends with an IRET, which unblocks NMIs, and
-// one that comes then writes over the frame by which the handler returns.
+// Whether it goes round in its handler of NMIs. A watchpoint there ends with an IRET, which unblocks NMIs,
+// and one that comes then writes over the frame by which the handler returns.
 bool is_lost_in_nmi(const Processor& processor);
 void start_processor(u64 number);
 void send_ipi(u64 number, u32 command);
