@@ -27,7 +27,8 @@ class Qemu(Machine):
 
     def __init__(self, image, memory=1024, cpus=1, model=None, kvm=False, machine="pc", uefi=False, icount=True,
                  single=False, extra=(), com2=False):
-        """single: one thread of the host's for all processors, though time is the host's. com2: a second serial port, whose output goes to the file path("com2")."""
+        """single: one thread of the host's for all processors, though time is the host's. com2: a second serial port,
+        whose output goes to the file path("com2")."""
         super().__init__(image, memory, cpus, model)
         self.com2 = com2
         self.kvm = kvm

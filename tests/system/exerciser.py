@@ -46,7 +46,7 @@ EMULATORS = {"epyc": " avoid=control tolerate=if"}
 REPORT = 0x9000
 LINE = struct.Struct("<8Q")
 FIELDS = ("step", "faults", "interrupts", "starts", "strays", "nudges", "unexpected", "at")
-PATIENCE = 20  # seconds without a step of any processor
+PATIENCE = 120  # seconds without a step of any processor
 # Microseconds that the canary may be without its core. On QEMU these are of a machine that has other things to do.
 WORST = {"skylake": 50_000, "tigerlake": 50_000, "ryzen": 50_000, "epyc": 3_000_000}
 
