@@ -10,10 +10,6 @@ namespace {
 
 struct Bench : fuzz::BenchBase {
     static constexpr u64 span = 3;
-    static constexpr bool same_deadline = false;
-    // A late look may find the line as a prompt one left it, or as an interrupt that came since did: seen,
-    // rarely, and not yet traced to the write that makes the difference.
-    static constexpr bool late_is_same = false;
     static constexpr bool reset_forgets = false;  // time and memory have a battery
     Device& device() { return chip; }
     u64 signal(u8 what, u64 value) {

@@ -98,9 +98,16 @@ void RtcMc146818::rebase(i64 seconds) {
     periods_seen_ = 0;
 }
 
+bool RtcMc146818::time_went_back() const {
+    const Ticks now = clock_.now();
+    return static_cast<i64>(now - base_ticks_) < 0 || static_cast<i64>(now - period_base_) < 0 ||
+           seconds_at(now) < seconds_seen_ || periods_at(now) < periods_seen_;
+}
+
 void RtcMc146818::set_wall_clock(u64 seconds) {
     wall_seconds_ = static_cast<i64>(seconds & low_mask(40));
     wall_ticks_ = clock_.now();
+    if (!time_went_back()) collect_events();
     if (running()) {
         rebase(wall_seconds_ + guest_offset_);
     } else {
@@ -110,12 +117,10 @@ void RtcMc146818::set_wall_clock(u64 seconds) {
 }
 
 void RtcMc146818::reset() {
-    const Ticks now = clock_.now();
-    if (static_cast<i64>(now - base_ticks_) < 0 || static_cast<i64>(now - period_base_) < 0 ||
-        seconds_at(now) < seconds_seen_ || periods_at(now) < periods_seen_) {
+    if (time_went_back()) {
         rebase(seconds_seen_);
         wall_seconds_ = seconds_seen_ - guest_offset_;
-        wall_ticks_ = now;
+        wall_ticks_ = clock_.now();
     }
     collect_events();
     register_b_ &= static_cast<u8>(~(b_interrupts | b_square_wave));

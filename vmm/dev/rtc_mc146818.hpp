@@ -70,6 +70,8 @@ class RtcMc146818 final : public ByteDevice {
     void stop();
     void start();
     [[nodiscard]] i64 wall_seconds_at(Ticks ticks) const;
+    // Guest time began anew: what was seen lies ahead.
+    [[nodiscard]] bool time_went_back() const;
     void rebase(i64 seconds);
     void collect_events();
     void update();

@@ -334,6 +334,7 @@ TEST_CASE_METHOD(Chip, "the clock survives a restart of guest time, with the gue
     rtc.set_wall_clock(leap_eve + 5000);
     CHECK(rtc.time() == static_cast<i64>(leap_eve) + 5000 - 16 * 60);
     out(0x0A, 0x2F);
+    CHECK(in(0x0C) == 0x50);
     out(0x0B, 0x42);
     CHECK(rtc.deadline() > clock.ticks);
     CHECK(rtc.deadline() <= clock.ticks + clock.hz() / 2);
@@ -343,6 +344,18 @@ TEST_CASE_METHOD(Chip, "the clock survives a restart of guest time, with the gue
     rtc.reset();
     out(0x0B, 0x42);
     CHECK(rtc.deadline() <= clock.hz() / 2);
+}
+
+TEST_CASE_METHOD(Chip, "setting the wall clock loses no event that came before, seen or not") {
+    clock.advance_seconds(3);
+    rtc.set_wall_clock(leap_eve + 5000);
+    CHECK(in(0x0C) == 0x70);  // second, alarm at midnight, period
+    CHECK(in(0x0C) == 0x00);
+    out(0x0B, 0x12);
+    clock.advance_seconds(1);
+    rtc.set_wall_clock(leap_eve + 6000);
+    CHECK(irq.level);
+    CHECK(in(0x0C) == 0xD0);
 }
 
 TEST_CASE_METHOD(Chip, "the memory-size bytes say what firmware expects there") {
