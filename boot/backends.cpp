@@ -3,7 +3,7 @@
 #include <cstring>
 #include <optional>
 
-#include "arch/x86/cpu/branch_tracking.hpp"
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/per_cpu.hpp"
@@ -79,7 +79,7 @@ class VmxFactory final : public BackendFactory {
                 .extended_state = extended->base,
                 .processor_signature = cpu::cpuid(1).eax,
                 .physical_bits = static_cast<u8>(physical_address_bits()),
-                .guarded = mitigations().at_world_switch(),
+                .guarded = vmx_needs_guard(),
                 .features = {.rdtscp = parameters.rdtscp, .invpcid = parameters.invpcid},
                 .memory = parameters.memory});
         if (!backend) return std::unexpected(backend.error());
@@ -189,7 +189,8 @@ PerCpu<CorePages> core_pages;
 
 Result<> start_vmx_on_this_core(const vmx::Capabilities& capabilities) {
     // Not without: a guest's state would remain in force behind an exit.
-    if (capabilities.cet_state) track_indirect_branches();
+    if (capabilities.cet_state && !protect_control_flow())
+        return fail("HV-E046: it has no shadow stacks (CET), which core 0 has; update the firmware");
     const HostPhysical region = core_pages->first;
     return enable_vmx(capabilities, region, reinterpret_cast<u8*>(kernel_table_memory().access(region)));
 }

@@ -25,7 +25,7 @@ extern core_apic_ids                    ; u32 for each core, by number
 extern core_entered                     ; [[noreturn]] void core_entered(u32 number)
 
 max_cpus        equ 64
-cpu_stacks_size equ 44 * 1024
+cpu_stacks_size equ 56 * 1024
 
 ; Copied to a page below 1 MiB. CS is that page, IP is 0.
 section .trampoline progbits alloc noexec nowrite align=16

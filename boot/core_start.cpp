@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/control_registers.hpp"
 #include "arch/x86/cpu/descriptor_tables.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
@@ -20,7 +21,7 @@
 namespace bulkhead {
 
 // core_entry.asm has both as numbers.
-static_assert(max_cpus == 64 && sizeof(CpuStacks) == 44 * kib);
+static_assert(max_cpus == 64 && sizeof(CpuStacks) == 56 * kib);
 
 // By which a core finds its number in core_entry.asm.
 extern "C" u32 core_apic_ids[max_cpus];
@@ -141,6 +142,7 @@ extern "C" [[noreturn, gnu::used]] void core_entered(u32 number) {
     const auto done = set_up_this_core();
     if (!done) (*core_texts)[number].set_up_error = done.error();
     if (!core.start.finish(done.has_value()) || !done) cpu::stop();
+    enter_shadow_stack();
     main_function(number);
     panic("HV-E010: the main function of core {} has returned", number);
 }

@@ -82,6 +82,12 @@ void strike(Fault fault, Host& host, const Management& vms) {
         case Fault::indirect_branch:  // to no ENDBR64; nothing happens where branches are not tracked
             asm volatile("leaq 1f(%%rip), %%rax; call *%%rax; 1: popq %%rax" : : : "rax", "memory");
             break;
+        case Fault::return_address:  // overwritten; nothing happens where there are no shadow stacks
+            asm volatile("leaq 2f(%%rip), %%rax; call 1f; 1: movq %%rax, (%%rsp); ret; 2:"
+                         :
+                         :
+                         : "rax", "memory");
+            break;
         // The page fault's frame cannot be pushed, either.
         case Fault::double_fault: asm volatile("movl $0x1800, %%esp; push %%rax" : : : "memory"); break;
         case Fault::stack_overflow: (void)recurse(100'000); break;

@@ -4,7 +4,7 @@
 #include <array>
 #include <bit>
 
-#include "arch/x86/cpu/branch_tracking.hpp"
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/machine_check.hpp"
@@ -325,9 +325,11 @@ void run_hypervisor(Host& host) {
         host.console.flush();
         for (;;) cpu::enable_interrupts_and_halt();
     }
-    host.log.info("virtualisation: {}{}{}", (*factory)->name(),
+    enter_shadow_stack();
+    host.log.info("virtualisation: {}{}{}{}", (*factory)->name(),
                   (*factory)->apic_assist() == ApicAssist::full ? "; it delivers guests' interrupts" : "",
-                  indirect_branches_tracked() ? "; indirect branches of the host are tracked (CET)" : "");
+                  indirect_branches_tracked() ? "; indirect branches of the host are tracked (CET)" : "",
+                  has_shadow_stacks() ? "; its returns have shadow stacks" : "");
     services.emplace((*factory)->name());
     host.local_apic.enable_timer(host_vector::timer);
     set_interrupt_handler(host_vector::timer, on_timer, nullptr);

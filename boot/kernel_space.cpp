@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/stacks.hpp"
 #include "arch/x86/regs/control.hpp"
@@ -54,12 +55,13 @@ Deferred<PagePool> pool;
 Deferred<KernelTableMemory> table_memory;
 Deferred<HostPageTable> table;
 
-[[nodiscard]] Result<> map_image(HostVirtual start, HostVirtual end, Permissions permissions) {
+[[nodiscard]] Result<> map_image(HostVirtual start, HostVirtual end, Permissions permissions,
+                                 bool shadow_stack = false) {
     if (start == end) return {};
     // 4 KiB pages throughout: the stacks' holes would split larger ones, and a split takes memory when it is
     // needed least.
-    return table->map(start, image_physical(start), end - start, {.permissions = permissions, .global = true},
-                      1);
+    return table->map(start, image_physical(start), end - start,
+                      {.permissions = permissions, .global = true, .shadow_stack = shadow_stack}, 1);
 }
 
 [[nodiscard]] Result<> map_data() {
@@ -73,6 +75,10 @@ Deferred<HostPageTable> table;
     for (const CpuStacks& stacks : cpu_stacks) {
         for (const u64 offset : stack_guard_offsets) {
             if (auto mapped = map_to(reinterpret_cast<u64>(&stacks) + offset); !mapped) return mapped;
+            if (offset != offsetof(CpuStacks, guard_shadow)) continue;
+            const HostVirtual end = from + sizeof(stacks.shadow) + sizeof(stacks.shadow_of_ists);
+            if (auto mapped = map_image(from, end, read_only, true); !mapped) return mapped;
+            from = end;
         }
     }
     if (auto mapped = map_to(reinterpret_cast<u64>(first_stack.guard)); !mapped) return mapped;
@@ -87,6 +93,7 @@ static_assert(physical_windows + PhysicalWindow::count * PhysicalWindow::window_
 }  // namespace
 
 Result<> enter_kernel_space() {
+    prepare_shadow_stacks();
     pool.emplace(image_physical(at(pool_memory)), pool_pages, pool_bitmap);
     table_memory.emplace(*pool);
     auto root = HostPageTable::make_root(host_paging, *table_memory);

@@ -30,6 +30,10 @@ TRAP_FRAME = 40 + 8 + 16 + 15 * 8
 # see fix_up()) at any depth of both. A panic is on top of everything and needs not stay below the half.
 FIRST_STACK, MAIN_STACK, OTHER_STACK = 40960, 16384, 4096
 
+# Shadow stacks (arch/x86/cpu/stacks.hpp): 8 bytes a call, 24 an interrupt or exception; the token takes 8. The guarded world
+# switch fills the return predictor by 32 calls.
+SHADOW_STACK, SHADOW_OF_IST, SHADOW_FRAME, SHADOW_FILL = 4096 - 8, 4096 // 3 // 16 * 16 - 8, 24, 32 * 8
+
 NUMBER = r"(0x[0-9a-f]+|\d+)"
 
 
@@ -353,8 +357,12 @@ def components(graph, roots):
     return result
 
 
-def worst_cases(graph, roots):
-    """{node: (bytes below its return address, the node it calls then)}. Complains of recursion without a bound."""
+def worst_cases(graph, roots, shadow=False):
+    """{node: (bytes below its return address, the node it calls then)}. Complains of recursion without a bound. shadow: on
+    the shadow stack, where there are return addresses only, also those of calls that are jumps in truth."""
+    def frame_of(function):
+        return 0 if shadow else function.frame
+
     worst, complaints = {}, []
     for component in components(graph, roots):
         members = set(component)
@@ -362,10 +370,11 @@ def worst_cases(graph, roots):
         if not cyclic:
             node = component[0]
             function = graph.functions[node[0]]
-            deepest, path = function.frame, None
+            deepest, path = frame_of(function), None
             for depth, target in graph.targets(node):
-                if depth + 8 + worst[target][0] > deepest:
-                    deepest, path = depth + 8 + worst[target][0], target
+                below = (0 if shadow else depth) + 8 + worst[target][0]
+                if below > deepest:
+                    deepest, path = below, target
             worst[node] = deepest, path
             continue
         names = {graph.functions[address].name for address, *_ in component}
@@ -373,7 +382,7 @@ def worst_cases(graph, roots):
         if not bounds:
             complaints.append("recursion without a declared bound: " + ", ".join(sorted(names)))
         # Each round passes each function at most once, and leaves from the deepest.
-        one_round = sum(graph.functions[address].frame + 8 for address in {address for address, *_ in component})
+        one_round = sum(frame_of(graph.functions[address]) + 8 for address in {address for address, *_ in component})
         beyond = max(((8 + worst[target][0], target) for node in component
                       for _, target in graph.targets(node) if target not in members),
                      default=(0, None), key=lambda each: each[0])
@@ -399,7 +408,8 @@ def report(graph, options):
     interrupts, nmi = find(r"^dispatch_interrupt\("), find(r"^dispatch_nmi\(")
     checks, panics, fixes = find(r"^survive_machine_check\("), find(r"^panic_on_trap\("), find(r"^trap_dispatch$")
     freeze = find(r"^freeze_for_panic\(")
-    worst, complaints = worst_cases(graph, first + others + interrupts + nmi + checks + panics + fixes + freeze)
+    roots = first + others + interrupts + nmi + checks + panics + fixes + freeze
+    worst, complaints = worst_cases(graph, roots)
     for function in graph.functions.values():
         if function.problem and function.name not in ("upper_half.found", "refuse", "protected_mode", "boot_entry"):
             complaints.append(f"{function.name}: the stack pointer cannot be followed at: {function.problem}")
@@ -443,6 +453,22 @@ def report(graph, options):
     if options.paths:
         for address, *more in path_of(worst, deepest(panics)):
             print(f"{worst[(address, *more)][0]:8} {graph.functions[address].name[:100]}")
+
+    shadow, _ = worst_cases(graph, roots, shadow=True)
+
+    def calls(nodes):
+        return max(shadow[node][0] for node in nodes)
+
+    trapped = SHADOW_FRAME + 8
+    nested = trapped + 8 + calls(interrupts) + trapped
+    for name, use, size in (("core 0, shadow", calls(first) + SHADOW_FILL + nested, SHADOW_STACK),
+                            ("others, shadow", calls(others) + SHADOW_FILL + nested, SHADOW_STACK),
+                            ("NMI, shadow", trapped + 8 + max(calls(nmi), calls(freeze), trapped), SHADOW_OF_IST),
+                            ("checks, shadow", trapped + 8 + calls(checks) + trapped, SHADOW_OF_IST)):
+        with_panic = use + trapped + 8 + calls(panics)
+        print(f"{name:18} {use:6} {size // 2:5}    with a panic {with_panic:5} of {size:5}")
+        if use > size // 2 or with_panic > size:
+            complaints.append(f"the stack \"{name}\" needs {use} bytes, {with_panic} with a panic, of {size}")
     for complaint in complaints:
         print("stack_use.py:", complaint, file=sys.stderr)
     return 1 if complaints else 0

@@ -36,6 +36,7 @@ constexpr std::string_view names[] = {
     "page-fault",
     "invalid-opcode",
     "indirect-branch",
+    "return-address",
     "double-fault",
     "stack-overflow",
     "assertion",

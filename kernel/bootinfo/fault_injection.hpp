@@ -50,6 +50,7 @@ enum class Fault : u8 {
     page_fault,
     invalid_opcode,
     indirect_branch,  // to where no function begins, on a processor that tracks indirect branches
+    return_address,   // overwritten on the stack, on a processor with shadow stacks
     double_fault,
     stack_overflow,
     assertion,

@@ -39,6 +39,7 @@ PANICS = {
                    "main stack of CPU 0"),
     "invalid-opcode": (UNEXPECTED + r"  #UD invalid opcode \(vector 6\), error code 0x0,", "main stack of CPU 0"),
     "indirect-branch": (UNEXPECTED + r"  #CP control protection \(vector 21\), error code 0x3,", "main stack of CPU 0"),
+    "return-address": (UNEXPECTED + r"  #CP control protection \(vector 21\), error code 0x1,", "main stack of CPU 0"),
     "double-fault": (UNEXPECTED + r"  #DF double fault \(vector 8\), error code 0x0,", r"none of ours \(RSP 0x1800\)"),
     "stack-overflow": (OVERFLOW, "guard page below the main stack of CPU 0|main stack of CPU 0"),
     "machine-check": (r"HV-E012: machine check; the hypervisor's memory at 0x[0-9a-f]+ has an uncorrectable error "
@@ -306,6 +307,12 @@ def test(machine):
     if machine == "tigerlake":
         text = panics(machine, "indirect-branch")
         check("indirect branches of the host are tracked (CET)" in text, "the log says that branches are tracked")
+        check("its returns have shadow stacks" in text, "and that there are shadow stacks")
+        for fault in ("return-address", "stack-overflow", "double-fault"):
+            panics(machine, fault)
+        text = panics(machine, "general-protection", ",nmi", cpus=2)
+        check("core 1: APIC ID 1, online" in text, "another core has its own, and the panic's NMI reaches it")
+        check("CPU 1 was at:" in text, "whose NMI has its own, too")
         return
     for fault, message in HALTS[machine]:
         halts(machine, fault, message)

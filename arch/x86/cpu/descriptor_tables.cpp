@@ -46,9 +46,6 @@ alignas(64) Gate idt[256];
 PerCpu<TaskState> task_states;
 PerCpu<CoreData> cores;
 
-// IST numbers are 1-based: 0 means "stay on the stack in use".
-enum : u8 { ist_none = 0, ist_double_fault = 1, ist_nmi = 2, ist_machine_check = 3 };
-
 [[nodiscard]] u64 end_of(u8 (&stack)[page_size]) {
     return reinterpret_cast<u64>(stack) + page_size;
 }

@@ -18,6 +18,7 @@ namespace {
 
 constexpr u32 nobody = ~u32{0};
 std::atomic<u32> panicking_cpu{nobody};
+std::atomic<bool> told_of_second{false};
 
 // Where a core was when it froze.
 struct Frozen {
@@ -75,12 +76,14 @@ class Lines {
     return reinterpret_cast<u64>(__builtin_frame_address(0));
 }
 
-// Only the first core to panic prints; a second panic of the same core says one line and stops.
+// Only the first core to panic prints; a second panic of the same core says one line and stops. A third comes
+// of that line: a core that is being started may not reach the screen yet.
 void enter_panic(u32 cpu) {
     cpu::disable_interrupts();
     u32 expected = nobody;
     if (!panicking_cpu.compare_exchange_strong(expected, cpu)) {
-        if (expected == cpu) Lines()("HV-E010: a second panic while reporting the first; halted");
+        if (expected == cpu && !told_of_second.exchange(true))
+            Lines()("HV-E010: a second panic while reporting the first; halted");
         cpu::stop();
     }
     if (panic_settings.freeze_others != nullptr) panic_settings.freeze_others();

@@ -27,6 +27,7 @@ std::optional<StackPlace> find_stack(u64 address) {
         std::string_view name;
     };
     static constexpr Part parts[] = {
+        {offsetof(CpuStacks, guard_shadow), offsetof(CpuStacks, guard_double_fault), "shadow"},
         {offsetof(CpuStacks, guard_double_fault), offsetof(CpuStacks, guard_nmi), "double fault"},
         {offsetof(CpuStacks, guard_nmi), offsetof(CpuStacks, guard_machine_check), "NMI"},
         {offsetof(CpuStacks, guard_machine_check), offsetof(CpuStacks, guard_main), "machine check"},

@@ -1,4 +1,4 @@
-; Entry of all 256 vectors: a common frame (TrapFrame, trap_frame.hpp), then trap_dispatch(TrapFrame*).
+; Entry of all 256 vectors: a common frame (TrapFrame, trap_frame.hpp), then bool trap_dispatch(TrapFrame*).
 ; Traps only ever come from ring 0, so GS is the host's own already.
 bits 64
 default rel
@@ -10,6 +10,9 @@ global trap_stubs
 global trap_stub_size
 
 trap_stub_size  equ 16
+rip_at          equ 17 * 8              ; in TrapFrame
+msr_s_cet       equ 0x6A2
+s_cet_write_enable equ 1 << 1
 
 ; Vectors for which the processor pushes an error code: Intel SDM Vol. 3A, table 6-1 (June 2023 edition), and
 ; 29, 30 (AMD APM Vol. 2, table 8-1).
@@ -50,6 +53,9 @@ trap_common:
         mov rdi, rsp
         ; 22 quadwords on a stack that the processor aligned to 16: still aligned.
         call trap_dispatch
+        test al, al
+        jnz return_elsewhere
+return_from_trap:
         pop rax
         pop rcx
         pop rdx
@@ -67,3 +73,21 @@ trap_common:
         pop r15
         add rsp, 16
         iretq
+
+; The frame's RIP is not what the processor pushed: the shadow stack must agree. On its top is what the processor pushed
+; there: SSP, RIP above it, CS above that (Intel SDM Vol. 1, 17.2.3, June 2023 edition). It is written only here, and
+; writing it is allowed only meanwhile. Interrupts are disabled.
+return_elsewhere:
+        xor edi, edi
+        rdsspq rdi                      ; does nothing on a core that is not yet there
+        test rdi, rdi
+        jz return_from_trap
+        mov ecx, msr_s_cet
+        rdmsr
+        or eax, s_cet_write_enable
+        wrmsr
+        mov rsi, [rsp + rip_at]
+        wrssq [rdi + 8], rsi
+        and eax, ~s_cet_write_enable
+        wrmsr
+        jmp return_from_trap

@@ -1,5 +1,6 @@
 #include "arch/x86/cpu/traps.hpp"
 
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
 #include "arch/x86/cpu/machine_check.hpp"
 #include "arch/x86/cpu/panic.hpp"
@@ -89,7 +90,8 @@ TrapCounters trap_counters(u32 cpu) {
     return counters.of(cpu);
 }
 
-extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
+// True: RIP has been moved, and the shadow stack has to be told.
+extern "C" [[gnu::used]] bool trap_dispatch(TrapFrame* frame) {
     if (frame->vector >= first_interrupt_vector) {
         dispatch_interrupt(Vector(static_cast<u8>(frame->vector)));
     } else if (frame->vector == 2) {
@@ -100,7 +102,10 @@ extern "C" [[gnu::used]] void trap_dispatch(TrapFrame* frame) {
         ++counters->machine_checks;
     } else if (!fix_up(*frame)) {
         panic_on_trap(*frame);
+    } else {
+        return has_shadow_stacks();
     }
+    return false;
 }
 
 }  // namespace bulkhead

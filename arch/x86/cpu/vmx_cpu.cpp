@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "arch/x86/cpu/branch_tracking.hpp"
+#include "arch/x86/cpu/control_flow.hpp"
 #include "arch/x86/cpu/descriptor_tables.hpp"
 #include "arch/x86/cpu/injected_faults.hpp"
 #include "arch/x86/cpu/intrinsics.hpp"
@@ -54,8 +54,13 @@ void disable_vmx() {
     cpu::write_cr4(cpu::read_cr4() & ~cr4::vmxe);
 }
 
+bool vmx_needs_guard() {
+    return mitigations().at_world_switch() || has_shadow_stacks();
+}
+
 vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
     const u32 index = cpu_index();
+    const ControlFlowState control_flow = control_flow_state();
     return {.cr0 = cpu::read_cr0(),
             .cr3 = compartment_cr3,
             .cr4 = cpu::read_cr4(),
@@ -67,11 +72,11 @@ vmx::HostState host_state_of_this_core(u64 compartment_cr3) {
             .tr_base = tss_address(index).raw(),
             .gdtr_base = gdt_address().raw(),
             .idtr_base = idt_address().raw(),
-            .rip = reinterpret_cast<u64>(mitigations().at_world_switch() ? &bulkhead_vmx_exit_guarded
-                                                                         : &bulkhead_vmx_exit),
+            .rip = reinterpret_cast<u64>(vmx_needs_guard() ? &bulkhead_vmx_exit_guarded : &bulkhead_vmx_exit),
             .efer = cpu::read_msr(msr::efer),
             .pat = cpu::read_msr(msr::pat),
-            .s_cet = indirect_branches_tracked() ? cpu::read_msr(msr::s_cet) : 0};
+            .s_cet = control_flow.s_cet,
+            .interrupt_ssp_table = control_flow.interrupt_ssp_table};
 }
 
 // The processor as the VT-x backend reaches it (arch/x86/vmx/processor_access.hpp).

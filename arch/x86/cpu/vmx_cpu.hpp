@@ -19,6 +19,9 @@ namespace bulkhead {
 // Leaves VMX operation. Every VMCS that was active on this core has been saved.
 void disable_vmx();
 
+// Whether the world switch is the guarded one: Mitigations::at_world_switch(), or the host has shadow stacks.
+[[nodiscard]] bool vmx_needs_guard();
+
 // The running core's state as exits are to restore it, in the compartment whose CR3 is given.
 [[nodiscard]] vmx::HostState host_state_of_this_core(u64 compartment_cr3);
 

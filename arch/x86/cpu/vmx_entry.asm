@@ -15,6 +15,7 @@ global bulkhead_vmx_exit_guarded
 exit_reason     equ 0x4402
 guest_rsp       equ 0x681C
 host_rsp        equ 0x6C14
+host_ssp        equ 0x6C1A
 
 ; GeneralRegisters (vmm/cpu_state.hpp).
 %define rax_at 0
@@ -85,11 +86,18 @@ bulkhead_vmx_enter:
         mov rax, -1
         jmp leave
 
-; The same, with what some processors need against speculation; HOST_RIP is bulkhead_vmx_exit_guarded then.
+; The same, with what some processors need against speculation and for the host's shadow stack; HOST_RIP is
+; bulkhead_vmx_exit_guarded then.
 align 16
 bulkhead_vmx_enter_guarded:
         endbr64
         save_host
+        cmp byte [bulkhead_shadow_stacks], 0
+        je .no_shadow_stack
+        rdsspq rcx
+        mov eax, host_ssp
+        vmwrite rax, rcx
+.no_shadow_stack:
         guard_entry
         test sil, sil
         jz .launch

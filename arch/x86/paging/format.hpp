@@ -43,8 +43,9 @@ enum class MemoryType : u8 {
 struct PageAttributes {
     Permissions permissions{};
     MemoryType type = MemoryType::write_back;
-    bool global = false;      // host tables only: survives a write to CR3
-    bool ignore_pat = false;  // EPT only: the guest's PAT has no say in the memory type
+    bool global = false;        // host tables only: survives a write to CR3
+    bool ignore_pat = false;    // EPT only: the guest's PAT has no say in the memory type
+    bool shadow_stack = false;  // host tables only: what may be read is also the shadow stack's to write
     friend constexpr bool operator==(const PageAttributes&, const PageAttributes&) = default;
 };
 
@@ -64,8 +65,9 @@ struct PagingFormat {
     u64 no_execute;    // set in a leaf that may not; one of the two is zero
     u64 global;        // zero: the format has no such thing
     u64 ignore_pat;    // likewise
-    u64 leaf_always;   // set in every leaf: accessed and dirty, so that the processor need not; see the
-                       // instances
+    u64 shadow_stack;  // likewise; set in a leaf that may be written, too: the dirty bit
+    u64 leaf_always;   // set in every leaf: accessed and, but in host tables, dirty, so that the processor
+                      // need not; see the instances
     u64 table_always;  // set in every entry that points to a table: all permissions, for the leaf to narrow
     u64 absent;        // the entry that maps nothing
     u64 shared;  // a bit that the processor ignores, at the top level: the table below is someone else's
@@ -85,6 +87,7 @@ struct PagingFormat {
         if (p.write && !p.read) return false;
         if (!p.read && !(p.execute && execute != 0)) return false;
         if (attributes.global && global == 0) return false;
+        if (attributes.shadow_stack && (shadow_stack == 0 || p.write || p.execute)) return false;
         return !attributes.ignore_pat || ignore_pat != 0;
     }
 
@@ -95,6 +98,7 @@ struct PagingFormat {
         u64 entry = (physical.raw() & address_mask) | leaf_always;
         if (p.read) entry |= read;
         if (p.write) entry |= write;
+        if (p.write || attributes.shadow_stack) entry |= shadow_stack;
         entry |= p.execute ? execute : no_execute;
         if (attributes.global) entry |= global;
         if (attributes.ignore_pat) entry |= ignore_pat;
@@ -130,6 +134,7 @@ struct PagingFormat {
         result.permissions.execute = execute != 0 ? (entry & execute) != 0 : (entry & no_execute) == 0;
         result.global = (entry & global) != 0;
         result.ignore_pat = (entry & ignore_pat) != 0;
+        result.shadow_stack = (entry & shadow_stack) != 0 && !result.permissions.write;
         result.type = type_of(entry, level);
         return result;
     }
@@ -153,8 +158,9 @@ struct PagingFormat {
     }
 };
 
-// The host's own tables: supervisor only, NX on. Accessed (5) and dirty (6) are set in advance. Bit 9 is
-// software's.
+// The host's own tables: supervisor only, NX on. Accessed (5) is set in advance, and so is dirty (6) in pages
+// that may be written. In those that may not it would make them the shadow stack's (Intel SDM Vol. 3A, 4.6.1,
+// June 2023 edition). Bits 9 and 10 are software's.
 inline constexpr PagingFormat host_paging{
     .name = "host",
     .present = bit(0),
@@ -164,7 +170,8 @@ inline constexpr PagingFormat host_paging{
     .no_execute = bit(63),
     .global = bit(8),
     .ignore_pat = 0,
-    .leaf_always = bit(0) | bit(5) | bit(6),
+    .shadow_stack = bit(6),
+    .leaf_always = bit(0) | bit(5),
     .table_always = bit(0) | bit(1) | bit(5),
     .absent = 0,
     .shared = bit(9),
@@ -185,6 +192,7 @@ inline constexpr PagingFormat ept_paging{
     .no_execute = 0,
     .global = 0,
     .ignore_pat = bit(6),
+    .shadow_stack = 0,
     .leaf_always = bit(8) | bit(9) | bit(63),
     .table_always = bit(0) | bit(1) | bit(2) | bit(8),
     .absent = bit(63),
@@ -206,6 +214,7 @@ inline constexpr PagingFormat npt_paging{
     .no_execute = bit(63),
     .global = 0,
     .ignore_pat = 0,
+    .shadow_stack = 0,
     .leaf_always = bit(0) | bit(2) | bit(5) | bit(6),
     .table_always = bit(0) | bit(1) | bit(2) | bit(5),
     .absent = 0,

@@ -12,8 +12,8 @@ constexpr MsrIndex p5_mc_addr{0x0}, p5_mc_type{0x1}, tsc{0x10}, platform_id{0x17
     sysenter_esp{0x175}, sysenter_eip{0x176}, mcg_cap{0x179}, mcg_status{0x17A}, mcg_ctl{0x17B},
     misc_enable{0x1A0}, debugctl{0x1D9}, mtrr_physbase0{0x200}, mtrr_physmask7{0x20F}, mtrr_fix64k{0x250},
     mtrr_fix16k_80000{0x258}, mtrr_fix16k_a0000{0x259}, mtrr_fix4k_c0000{0x268}, mtrr_fix4k_f8000{0x26F},
-    pat{0x277}, mtrr_def_type{0x2FF}, mc0_ctl{0x400}, s_cet{0x6A2}, tsc_deadline{0x6E0}, x2apic_first{0x800},
-    x2apic_last{0x8FF}, xss{0xDA0};
+    pat{0x277}, mtrr_def_type{0x2FF}, mc0_ctl{0x400}, s_cet{0x6A2}, pl0_ssp{0x6A4},
+    interrupt_ssp_table{0x6A8}, tsc_deadline{0x6E0}, x2apic_first{0x800}, x2apic_last{0x8FF}, xss{0xDA0};
 
 // VMX capability reporting.
 constexpr MsrIndex vmx_basic{0x480}, vmx_pinbased_ctls{0x481}, vmx_procbased_ctls{0x482},

@@ -34,7 +34,7 @@ Result<> write_host_state(const HostState& state, bool cet_state) {
     if (cet_state) {
         set(host_s_cet, state.s_cet);
         set(host_ssp, u64{0});
-        set(host_interrupt_ssp_table, u64{0});
+        set(host_interrupt_ssp_table, state.interrupt_ssp_table);
     }
     return result;
 }

@@ -25,7 +25,11 @@ TEST_CASE("host entries have the bits of the manual's table of 4-level paging") 
           0x8000'0000'1234'5063);
     // Code, read-only, global.
     CHECK(host_paging.leaf(HostPhysical(0x20'0000), {.permissions = read_execute, .global = true}, 2) ==
-          0x20'01E1);
+          0x20'01A1);
+    // Read-only and dirty is a shadow stack's page; nothing else that is read-only may be dirty.
+    CHECK(host_paging.leaf(HostPhysical(0x5000), {.permissions = read_only, .shadow_stack = true}, 1) ==
+          0x8000'0000'0000'5061);
+    CHECK(host_paging.leaf(HostPhysical(0x5000), {.permissions = read_only}, 1) == 0x8000'0000'0000'5021);
     // Uncacheable is PAT index 3: PWT and PCD.
     CHECK(host_paging.leaf(HostPhysical(0xFEE0'0000),
                            {.permissions = read_write, .type = MemoryType::uncacheable},
@@ -65,12 +69,13 @@ TEST_CASE("what an entry was made of can be read back, in every format, level, t
     for (const PagingFormat* format : {&host_paging, &ept_paging, &npt_paging}) {
         for (unsigned level = 1; level <= 3; ++level) {
             for (const MemoryType type : all_types) {
-                for (unsigned bits = 0; bits < 32; ++bits) {
+                for (unsigned bits = 0; bits < 64; ++bits) {
                     const PageAttributes wanted{
                         .permissions = {has_bit(bits, 0), has_bit(bits, 1), has_bit(bits, 2)},
                         .type = type,
                         .global = has_bit(bits, 3),
-                        .ignore_pat = has_bit(bits, 4)};
+                        .ignore_pat = has_bit(bits, 4),
+                        .shadow_stack = has_bit(bits, 5)};
                     if (!format->supports(wanted)) continue;
                     const HostPhysical physical(0x000A'BCDE'4000'0000 + bytes_at_level(level));
                     const u64 entry = format->leaf(physical, wanted, level);
@@ -101,6 +106,9 @@ TEST_CASE("what a format cannot express is refused") {
     CHECK(host_paging.supports({.permissions = read_only, .global = true}));
     CHECK_FALSE(npt_paging.supports({.permissions = read_only, .global = true}));
     CHECK_FALSE(host_paging.supports({.permissions = read_only, .ignore_pat = true}));
+    CHECK_FALSE(host_paging.supports({.permissions = read_write, .shadow_stack = true}));
+    CHECK_FALSE(host_paging.supports({.permissions = read_execute, .shadow_stack = true}));
+    CHECK_FALSE(npt_paging.supports({.permissions = read_only, .shadow_stack = true}));
 }
 
 TEST_CASE("the host's PAT keeps the meaning that the first four entries have after reset") {
