@@ -66,8 +66,8 @@ struct PagingFormat {
     u64 global;        // zero: the format has no such thing
     u64 ignore_pat;    // likewise
     u64 shadow_stack;  // likewise; set in a leaf that may be written, too: the dirty bit
-    u64 leaf_always;   // set in every leaf: accessed and, but in host tables, dirty, so that the processor
-                      // need not; see the instances
+    u64 leaf_always;   // set in every leaf: accessed and, but in host tables, dirty, so that the
+                       // processor need not; see the instances
     u64 table_always;  // set in every entry that points to a table: all permissions, for the leaf to narrow
     u64 absent;        // the entry that maps nothing
     u64 shared;  // a bit that the processor ignores, at the top level: the table below is someone else's
