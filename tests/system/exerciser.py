@@ -3,19 +3,23 @@
 through. The same seed is the same stream, and any step of it can be begun with: what is printed suffices to repeat a
 failure.
 usage: exerciser.py MACHINE [--exits N] [--seed N] [--first STEP] [--cpus N] [--deadly N] [--kinds MASK]
-                            [--check SECONDS] [--verbose]
+                            [--check SECONDS] [--linux] [--verbose]
 Ends when the guest has made that many exits (default 20000), and prints them by kind. When it has killed itself, which
 one in --deadly steps does on purpose (default 100000; 0: none), it is started again with the next seed. Every --check
-seconds (default 10) the hypervisor's checksums and free memory, the canary and the guest's report are looked at."""
+seconds (default 10) the hypervisor's checksums and free memory, the canary and the guest's report are looked at. --linux has
+a Debian guest work beside them, on one more core."""
 
 import argparse
 import collections
+import contextlib
 import re
 import struct
+import tempfile
 import time
 
 import support
 from machines.machine import MachineError
+from smp_linux import BYSTANDER, bystander_modules, start_bystander, was_busy
 from support import System, check
 
 CONFIG = """\
@@ -207,6 +211,7 @@ def test(machine, *arguments):
     parser.add_argument("--deadly", type=int, default=100_000)
     parser.add_argument("--kinds", type=int, default=0xFF)
     parser.add_argument("--check", type=float, default=10)
+    parser.add_argument("--linux", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args(arguments)
     modules = [(support.guest(name), name) for name in ("canary", "exerciser")]
@@ -219,8 +224,15 @@ def test(machine, *arguments):
     if timing:
         # One thread cannot wait for itself to stop: see EMULATORS.
         timing = {**timing, "single": True}
-    with System(machine, modules, config, memory=128, cpus=cores, **timing) as system:
+    with contextlib.ExitStack() as stack:
+        if options.linux:
+            modules += bystander_modules(stack.enter_context(tempfile.TemporaryDirectory()))
+            config += BYSTANDER.format(core=cores)
+        system = stack.enter_context(System(machine, modules, config, memory=512 if options.linux else 128,
+                                            cpus=cores + options.linux, **timing))
         system.prompt()
+        if options.linux:
+            start_bystander(system, machine)
         campaign = Campaign(system, machine, options)
         try:
             campaign.run()
@@ -235,6 +247,8 @@ def test(machine, *arguments):
         check(campaign.worst < WORST[machine], f"it never waited longer than {campaign.worst} us")
         system.command("destroy exerciser")
         check(system.json("integrity") == campaign.before, "text, page tables and free memory of the hypervisor are as before")
+        if options.linux:
+            was_busy(system, machine, "bystander")
 
 
 if __name__ == "__main__":

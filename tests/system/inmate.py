@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A hostile guest tries what is on the list of threats, one line a case, beside a canary that notices what comes
 through. A case may fail only where the emulator is known to be wrong (emulator_faults.py).
-usage: inmate.py MACHINE [--bare] [--only AREA] [--verbose]
---verbose prints each case; without it those that pass are only counted. --bare runs the same guest on the emulator without Bulkhead: what fails there too is the emulator's."""
+usage: inmate.py MACHINE [--bare] [--only AREA] [--linux] [--verbose]
+--verbose prints each case; without it those that pass are only counted. --linux has a Debian guest work beside them, on a
+core of its own. --bare runs the same guest on the emulator without Bulkhead: what fails there too is the emulator's."""
 
 import argparse
 import collections
@@ -13,6 +14,7 @@ import tempfile
 
 import support
 from emulator_faults import BARE_FATAL, FATAL, FAULTS, KNOWN
+from smp_linux import BYSTANDER, bystander_modules, start_bystander, was_busy
 from support import System, check
 
 CONFIG = """\
@@ -114,6 +116,7 @@ def test(machine, *arguments):
     parser.add_argument("--bare", action="store_true")
     parser.add_argument("--only")
     parser.add_argument("--avoid", default="")
+    parser.add_argument("--linux", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args(arguments)
     avoid = FATAL[machine] + [name for name in options.avoid.split(",") if name]
@@ -124,9 +127,17 @@ def test(machine, *arguments):
     if options.bare:
         run_bare(machine, cmdline, options.verbose)
         return
-    with System(machine, [(support.guest("inmate"), "inmate"), (support.guest("canary"), "canary")],
-                CONFIG.format(cmdline=cmdline), memory=128, **support.real_time(machine)) as system:
+    modules, config, size = [(support.guest(name), name) for name in ("inmate", "canary")], CONFIG.format(cmdline=cmdline), {}
+    with contextlib.ExitStack() as stack:
+        if options.linux:
+            modules += bystander_modules(stack.enter_context(tempfile.TemporaryDirectory()))
+            config += BYSTANDER.format(core=1)
+            size = {"cpus": 2}
+        system = stack.enter_context(System(machine, modules, config, memory=512 if options.linux else 128, **size,
+                                            **support.real_time(machine)))
         system.prompt()
+        if options.linux:
+            start_bystander(system, machine)
         before, _, _ = beat(system, "a")
         whole = system.json("integrity")
         system.command("start inmate")
@@ -146,6 +157,8 @@ def test(machine, *arguments):
         system.command("destroy inmate")
         check(system.json("integrity") == whole, "text, page tables and free memory of the hypervisor are as before")
         check(system.vm("canary")["state"] == "running", "the console answers")
+        if options.linux:
+            was_busy(system, machine, "bystander")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,49 @@ def start_linux(system, machine, name, words="console=ttyS0"):
     check(f"VM {name} started" in system.command(f"start {name}"), f"{name} starts")
 
 
+def keep_busy(system, name, vcpus):
+    """Has a Linux at its shell do one load after the other, on all its processors, and count those that went well."""
+    system.attach(name)
+    system.shell(f"(n=0; while smp_load {vcpus} 40 > /tmp/last; do n=$((n + 1)); echo $n > /tmp/runs; done; "
+                 "cp /tmp/last /tmp/failed) & true")
+    system.detach()
+
+
+def was_busy(system, machine, name):
+    """What keep_busy() began went well all the time."""
+    system.attach(name)
+    runs = int(system.shell("cat /tmp/runs").split()[-1])
+    check(runs > 0 and "No such file" in system.shell("cat /tmp/failed"), f"{name} completed {runs} loads, none failed")
+    complaints(system, machine)
+    system.detach()
+    check(system.json(f"info {name}")["resets"] == 0 and system.vm(name)["state"] in ("running", "blocked"),
+          f"{name} ran all the time")
+
+
+# A Linux for the core given, beside something hostile; its modules, for which `directory` is to work in.
+BYSTANDER = """
+[vm.bystander]
+kernel = "vmlinuz"
+initrd = "initrd"
+memory.max = "192M"
+autostart = false
+cpuset.cpus = "{core}"
+"""
+
+
+def bystander_modules(directory):
+    return [(support.debian_kernel(), "vmlinuz"),
+            (initramfs_with(f"{support.BUILD}/tests/guests/smp_load", directory), "initrd")]
+
+
+def start_bystander(system, machine):
+    start_linux(system, machine, "bystander")
+    system.attach("bystander")
+    system.reach_shell(1)
+    system.detach()
+    keep_busy(system, "bystander", 1)
+
+
 def interrupts(system, vcpus):
     """/proc/interrupts: counts per processor, by name of the row."""
     rows = {}
