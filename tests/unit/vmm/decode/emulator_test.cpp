@@ -819,9 +819,12 @@ TEST_CASE("a fetch respects the code segment's limit, 15 bytes and canonical add
     m.poke_bytes(0x100, {0x0F, 0xA2});
     REQUIRE_FALSE(fetch_instruction(m, execution_mode(m), fetched));
     expect_exception(fetched.outcome, exception::general_protection, 0);
-    m.set(Register::rip, 0x101);
-    REQUIRE_FALSE(fetch_instruction(m, execution_mode(m), fetched));
-    expect_exception(fetched.outcome, exception::general_protection, 0);
+    m.poke_bytes(0x100, {0xF4, 0xF4, 0xF4});
+    for (const u64 beyond : {0x101, 0x102}) {
+        m.set(Register::rip, beyond);
+        REQUIRE_FALSE(fetch_instruction(m, execution_mode(m), fetched));
+        expect_exception(fetched.outcome, exception::general_protection, 0);
+    }
     m.enter_long_mode();
     m.set(Register::rip, 0x200);
     for (u64 i = 0; i < 16; ++i) m.poke<u8>(0x200 + i, 0x66);
