@@ -80,7 +80,7 @@ void strike(Fault fault, Host& host, const Management& vms) {
         case Fault::page_fault: access(page_size); break;        // nothing is mapped low
         case Fault::invalid_opcode: asm volatile("ud2"); break;
         case Fault::indirect_branch:  // to no ENDBR64; nothing happens where branches are not tracked
-            asm volatile("leaq 1f(%%rip), %%rax; call *%%rax; 1: popq %%rax" : : : "rax", "memory");
+            asm volatile("leaq 1f(%%rip), %%rax; jmp *%%rax; 1:" : : : "rax", "memory");
             break;
         case Fault::return_address:  // overwritten; nothing happens where there are no shadow stacks
             asm volatile("leaq 2f(%%rip), %%rax; call 1f; 1: movq %%rax, (%%rsp); ret; 2:"

@@ -31,8 +31,8 @@ TRAP_FRAME = 40 + 8 + 16 + 15 * 8
 FIRST_STACK, MAIN_STACK, OTHER_STACK = 40960, 16384, 4096
 
 # Shadow stacks (arch/x86/cpu/stacks.hpp): 8 bytes a call, 24 an interrupt or exception; the token takes 8. The guarded world
-# switch fills the return predictor by 32 calls.
-SHADOW_STACK, SHADOW_OF_IST, SHADOW_FRAME, SHADOW_FILL = 4096 - 8, 4096 // 3 // 16 * 16 - 8, 24, 32 * 8
+# switch fills the return predictor by 32 calls, on both kinds of stack.
+SHADOW_STACK, SHADOW_OF_IST, SHADOW_FRAME, SHADOW_FILL = 4096 - 8, 4096 // 3 // 32 * 32 - 8, 24, 32 * 8
 
 NUMBER = r"(0x[0-9a-f]+|\d+)"
 
@@ -423,12 +423,12 @@ def report(graph, options):
     trap = TRAP_FRAME + 8 + dispatcher
     interrupt = trap + 8 + worst[deepest(interrupts)][0]
     exception, panic = trap, trap + 8 + worst[deepest(panics)][0]
-    first_use = worst[deepest(first)][0] + interrupt + exception
+    first_use = worst[deepest(first)][0] + SHADOW_FILL + interrupt + exception
     # The console's interrupt goes to core 0.
     handlers = [node for node in find(r"^on_\w+\(void\*\)$|^on_unexpected_interrupt")
                 if not graph.functions[node[0]].name.startswith("on_console")]
     others_interrupt = trap + 8 + graph.functions[interrupts[0][0]].frame + 8 + max(worst[node][0] for node in handlers)
-    others_use = worst[deepest(others)][0] + others_interrupt + exception
+    others_use = worst[deepest(others)][0] + SHADOW_FILL + others_interrupt + exception
     stacks = [
         ("core 0", first_use, FIRST_STACK, [first, interrupts]),
         ("other cores", others_use, MAIN_STACK, [others]),
@@ -463,7 +463,7 @@ def report(graph, options):
     nested = trapped + 8 + calls(interrupts) + trapped
     for name, use, size in (("core 0, shadow", calls(first) + SHADOW_FILL + nested, SHADOW_STACK),
                             ("others, shadow", calls(others) + SHADOW_FILL + nested, SHADOW_STACK),
-                            ("NMI, shadow", trapped + 8 + max(calls(nmi), calls(freeze), trapped), SHADOW_OF_IST),
+                            ("NMI, shadow", trapped + 8 + max(calls(nmi) + trapped, calls(freeze)), SHADOW_OF_IST),
                             ("checks, shadow", trapped + 8 + calls(checks) + trapped, SHADOW_OF_IST)):
         with_panic = use + trapped + 8 + calls(panics)
         print(f"{name:18} {use:6} {size // 2:5}    with a panic {with_panic:5} of {size:5}")

@@ -371,7 +371,7 @@ u64 PageTableAlgorithm::checksum() const {
         add(mapping.physical.raw());
         add(mapping.size | u64{a.permissions.read} | u64{a.permissions.write} << 1 |
             u64{a.permissions.execute} << 2 | u64{a.global} << 3 | u64{a.ignore_pat} << 4 |
-            static_cast<u64>(a.type) << 5);
+            static_cast<u64>(a.type) << 5 | u64{a.shadow_stack} << 8);
         return true;
     });
     return sum;

@@ -94,7 +94,7 @@ class PageTableAlgorithm {
     [[nodiscard]] Result<HostPhysical> branch(u64 address) const;
 
     // A number that changes when any leaf does (64-bit FNV-1a over their addresses, sizes and attributes).
-    // Where the tables are, and accessed and dirty bits, do not matter.
+    // Where the tables are, and accessed and dirty bits that say nothing of an attribute, do not matter.
     [[nodiscard]] u64 checksum() const;
 
     // The number of tables, root included, shared ones not.

@@ -21,6 +21,15 @@ struct alignas(64) SspTable {
 };
 PerCpu<SspTable> ssp_tables;
 
+// Supervisor shadow stacks that can be relied on: without CET_SSS an exit of ours to a hypervisor below us
+// could leave a token busy amid the delivery of an event (Intel SDM Vol. 1, 17.2.3, June 2023 edition). On
+// the bare processor nothing comes between: none of these pages is ever absent.
+[[nodiscard]] bool offers_shadow_stacks(const CpuidResult& leaf7) {
+    if ((leaf7.ecx & cpuid::leaf7_ecx::cet_ss) == 0) return false;
+    if ((cpu::cpuid(1).ecx & cpuid::leaf1_ecx::hypervisor) == 0) return true;
+    return leaf7.eax >= 1 && (cpu::cpuid(7, 1).edx & cpuid::leaf7_1_edx::cet_sss) != 0;
+}
+
 // At the top of a shadow stack that nobody uses: its own address.
 void place_token(u64 address) {
     *reinterpret_cast<volatile u64*>(address) = address;
@@ -38,7 +47,7 @@ void prepare_shadow_stacks() {
 bool protect_control_flow() {
     const CpuidResult leaf7 = cpu::cpuid(0).eax >= 7 ? cpu::cpuid(7) : CpuidResult{};
     const bool tracks = (leaf7.edx & cpuid::leaf7_edx::cet_ibt) != 0;
-    const bool shadows = (leaf7.ecx & cpuid::leaf7_ecx::cet_ss) != 0;
+    const bool shadows = offers_shadow_stacks(leaf7);
     const u32 index = cpu_index();
     if (index == 0) bulkhead_shadow_stacks = shadows ? 1 : 0;
     if (has_shadow_stacks() && !shadows) return false;

@@ -28,10 +28,11 @@ struct alignas(page_size) CpuStacks {
     u8 guard_main[page_size];
     u8 main[4 * page_size];
 
-    // The highest quadword of a shadow stack, where its token lies. 8 bytes a call, 24 an interrupt.
+    // The highest quadword of a shadow stack, where its token lies. 8 bytes a call, 24 an interrupt, which no
+    // cache line divides.
     [[nodiscard]] u64 shadow_top() const { return reinterpret_cast<u64>(shadow) + sizeof(shadow) - 8; }
     [[nodiscard]] u64 shadow_top_of_ist(unsigned ist) const {
-        constexpr u64 part = page_size / ist_count & ~u64{15};
+        constexpr u64 part = page_size / ist_count & ~u64{31};
         return reinterpret_cast<u64>(shadow_of_ists) + ist * part - 8;
     }
 };

@@ -84,10 +84,11 @@ return_elsewhere:
         jz return_from_trap
         mov ecx, msr_s_cet
         rdmsr
+        mov r8d, eax                    ; with it, where a machine check came amid this
         or eax, s_cet_write_enable
         wrmsr
         mov rsi, [rsp + rip_at]
         wrssq [rdi + 8], rsi
-        and eax, ~s_cet_write_enable
+        mov eax, r8d
         wrmsr
         jmp return_from_trap

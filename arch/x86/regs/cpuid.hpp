@@ -51,6 +51,9 @@ constexpr u32 avx512vbmi = bit<u32>(1), umip = bit<u32>(2), pku = bit<u32>(3), o
 namespace leaf7_edx {
 constexpr u32 cet_ibt = bit<u32>(20);
 }
+namespace leaf7_1_edx {
+constexpr u32 cet_sss = bit<u32>(18);
+}
 namespace ext1_ecx {
 constexpr u32 lahf = bit<u32>(0), cmp_legacy = bit<u32>(1), svm = bit<u32>(2), cr8_legacy = bit<u32>(4),
               abm = bit<u32>(5), sse4a = bit<u32>(6), misalign_sse = bit<u32>(7), prefetchw = bit<u32>(8);

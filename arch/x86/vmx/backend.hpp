@@ -47,7 +47,7 @@ struct VcpuParameters {
     u8* extended_state = nullptr;  // ExtendedState::area_size bytes, page-aligned
     u32 processor_signature = 0;   // CPUID leaf 1 EAX: EDX after RESET
     u8 physical_bits = 36;         // of the host, for explain()
-    bool guarded = false;          // Mitigations::at_world_switch()
+    bool guarded = false;          // by bulkhead_vmx_enter_guarded()
     FeatureChoice features{};
     // PAE page-directory pointers are read from it; null: all not present.
     const GuestMemory* memory = nullptr;

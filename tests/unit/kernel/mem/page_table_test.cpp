@@ -426,6 +426,15 @@ TEST_CASE("nested tables are not shared") {
     CHECK_FALSE(g.table.pin_top_slot(0));
 }
 
+TEST_CASE("a page that becomes a shadow stack's changes the checksum") {
+    Fixture f(host_paging);
+    REQUIRE(f.table.map(0, HostPhysical(0), 4 * kib, {.permissions = read_only}));
+    const u64 before = f.table.checksum();
+    REQUIRE(f.table.protect(0, 4 * kib, {.permissions = read_only, .shadow_stack = true}));
+    CHECK(f.table.lookup(0)->attributes.shadow_stack);
+    CHECK(f.table.checksum() != before);
+}
+
 TEST_CASE("the checksum follows translations and nothing else") {
     Fixture f(ept_paging), g(ept_paging);
     const u64 empty = f.table.checksum();
