@@ -7,6 +7,7 @@ core of its own. --bare runs the same guest on the emulator without Bulkhead: wh
 
 import argparse
 import collections
+import contextlib
 import os
 import re
 import shutil

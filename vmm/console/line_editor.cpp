@@ -304,7 +304,7 @@ void LineEditor::insert(char c) {
 }
 
 void LineEditor::erase(usize from, usize to) {
-    if (from >= to) return;
+    if (from == to) return;
     FixedString<max_line> rest;
     rest.append({line_.view().data() + to, line_.size() - to});
     line_.resize_down(from);

@@ -1,6 +1,7 @@
 #include "kernel/bootinfo/acpi.hpp"
 
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <random>
 
 #include "fake_physical.hpp"
@@ -226,6 +227,23 @@ TEST_CASE("other tables that are corrupt are noted and left out") {
     CHECK_FALSE(info.dmar);
     REQUIRE(info.notes.size() == 4);
     CHECK(info.notes[0].view().starts_with("HV-E122: ACPI table FACP at 0x10001000: its checksum is wrong"));
+}
+
+TEST_CASE("a table that is too short for what it is, or longer than any, is refused for that") {
+    FakePhysical memory = machine();
+    memory.add(0x1000'1000, table("FACP", ByteWriter().zeros(10)));
+    REQUIRE(read_acpi(memory, {}, info));
+    REQUIRE(info.notes.size() == 1);
+    CHECK(info.notes[0].view().starts_with("HV-E122: ACPI table FACP at 0x10001000: its length is wrong"));
+    CHECK_FALSE(info.pm_timer.present());
+    for (const u32 length : {u32{0}, u32{35}, u32{40}, ~u32{0}}) {
+        memory = machine();
+        std::memcpy(memory.regions[0x1000'2000].data() + 4, &length, sizeof length);
+        const auto read = read_acpi(memory, {}, info);
+        REQUIRE_FALSE(read);
+        CHECK(read.error().text.view().starts_with(
+            "HV-E122: ACPI table APIC at 0x10002000: its length is wrong"));
+    }
 }
 
 TEST_CASE("without a plain _S5 there is no power off, and the rest stands") {
