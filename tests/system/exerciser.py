@@ -248,7 +248,7 @@ def test(machine, *arguments):
         system.command("destroy exerciser")
         check(system.json("integrity") == campaign.before, "text, page tables and free memory of the hypervisor are as before")
         if options.linux:
-            was_busy(system, machine, "bystander")
+            was_busy(system, machine, "linux")
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def test(machine, *arguments):
         check(system.json("integrity") == whole, "text, page tables and free memory of the hypervisor are as before")
         check(system.vm("canary")["state"] == "running", "the console answers")
         if options.linux:
-            was_busy(system, machine, "bystander")
+            was_busy(system, machine, "linux")
 
 
 if __name__ == "__main__":

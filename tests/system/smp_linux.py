@@ -78,7 +78,7 @@ def was_busy(system, machine, name):
 
 # A Linux for the core given, beside something hostile; its modules, for which `directory` is to work in.
 BYSTANDER = """
-[vm.bystander]
+[vm.linux]
 kernel = "vmlinuz"
 initrd = "initrd"
 memory.max = "192M"
@@ -93,11 +93,11 @@ def bystander_modules(directory):
 
 
 def start_bystander(system, machine):
-    start_linux(system, machine, "bystander")
-    system.attach("bystander")
+    start_linux(system, machine, "linux")
+    system.attach("linux")
     system.reach_shell(1)
     system.detach()
-    keep_busy(system, "bystander", 1)
+    keep_busy(system, "linux", 1)
 
 
 def interrupts(system, vcpus):
