@@ -678,6 +678,20 @@ TEST_CASE("missing and unusable modules are named") {
     CHECK(none.reason(0).find("it has no kernel") == 0);
 }
 
+TEST_CASE("a module is read as a whole, or not at all where it is too long") {
+    World world;
+    world.adopt();
+    std::vector<char> text(5000);
+    REQUIRE(world.manager->read_module("initrd", text).value() == 5000);
+    CHECK(std::count(text.begin(), text.end(), '\x11') == 5000);
+    std::fill(text.begin(), text.end(), 'x');
+    const auto refused = world.manager->read_module("initrd", std::span(text).first(4999));
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().text.view() == "module initrd has 5000 bytes; at most 4999 are read");
+    CHECK(std::count(text.begin(), text.end(), 'x') == 5000);
+    CHECK_FALSE(world.manager->read_module("nothing", text));
+}
+
 TEST_CASE("an initrd, modules, and one file in two roles are all mapped") {
     World world;
     VmConfig& vm = world.vm("one");
