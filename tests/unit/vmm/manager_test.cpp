@@ -603,6 +603,24 @@ TEST_CASE("destroying a VM gives back every unit, scrubbed, and the core lets go
     CHECK(world.observer.lines.back() == "VM one was destroyed");
 }
 
+TEST_CASE("what firmware has left in memory is in no VM's way, and none finds it") {
+    World world;
+    u8* memory = world.host.physical(units_start);
+    std::fill(memory, memory + 48 * mib, u8{0xA5});
+    world.vm("one");
+    world.adopt();
+    world.cpu(0).then([&](FakeBackend&) {
+        for (const GuestMemory::Range& range : world.factory.parameters[0].memory->ranges())
+            CHECK(std::count(range.host, range.host + range.length, u8{0xA5}) < 16);
+        const auto& apic_page = world.factory.parameters[0].apic_page;
+        CHECK(std::none_of(apic_page.base, apic_page.base + page_size, [](u8 byte) { return byte == 0xA5; }));
+        return Exit(ExitReason::external_interrupt);
+    });
+    REQUIRE(world.turn());
+    CHECK(world.cpu(0).script.empty());
+    REQUIRE(world.manager->destroy(VmId(0)));
+}
+
 TEST_CASE("memory that cannot be scrubbed is not given to anyone else") {
     World world;
     const u64 free_before = world.units->free_units();

@@ -1,5 +1,6 @@
 #include "vmm/quick_exits.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "vm_bench.hpp"
@@ -133,6 +134,23 @@ TEST_CASE("Whatever is not plain about a string is left to the emulator") {
         CHECK(w.bytes() == nullptr);
         w.bench.put64(0x4008, data | 0xA7);
         CHECK(w.bytes() == nullptr);
+    }
+    SECTION("into ROM, which may be read") {
+        const auto ranges = w.bench.vm->memory().ranges();
+        const auto rom =
+            std::find_if(ranges.begin(), ranges.end(), [](const auto& r) { return !r.writable; });
+        REQUIRE(rom != ranges.end());
+        w.gprs.rsi = w.gprs.rdi = rom->start.raw();
+        REQUIRE(rom->start.raw() < 8 * mib);
+        CHECK(w.bytes() == rom->host);
+        w.out.in = true;
+        CHECK(w.bytes() == nullptr);
+    }
+    SECTION("the local APIC's page, where that hides RAM") {
+        REQUIRE(w.bench.apic().write_base((w.bench.apic().base() & 0xFFF) | data));
+        CHECK(w.bytes() == nullptr);
+        w.gprs.rsi = data + 0x1000;
+        CHECK(w.bytes() != nullptr);
     }
     SECTION("five levels") {
         w.paging.cr4 |= cr4::la57;
