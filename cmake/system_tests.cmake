@@ -77,7 +77,7 @@ add_system_test(shares MACHINES epyc ARGUMENTS shares COST 40)
 add_system_test(isolation MACHINES skylake epyc COST 60)
 add_system_test(inmate MACHINES skylake epyc COST 70)
 add_system_test(exerciser MACHINES skylake epyc COST 40)
-add_system_test(attacks MACHINES epyc COST 40)
+add_system_test(attacks MACHINES skylake epyc TIMEOUT 600 COST 100)
 add_system_test(virtual_interrupts MACHINES skylake epyc COST 20)
 # With 1000 and 100000 for the long runs.
 add_system_test(resets MACHINES epyc ARGUMENTS linux 3 COST 60)

@@ -158,6 +158,20 @@ TEST_CASE("Whatever is not plain about a string is left to the emulator") {
     }
 }
 
+TEST_CASE("A port that stops the VM has it looked at") {
+    World w;
+    (void)w.bench.run();  // everything has been looked at
+    const auto write = [&w](u16 port, u8 value) {
+        w.gprs.rax = value;
+        return w.quick.port({.port = Port(port), .size = 1}, w.gprs);
+    };
+    CHECK(write(0xCF9, 0x02) == QuickExits::Answer::done);
+    CHECK_FALSE(w.bench.vm->stopped());
+    CHECK(write(0xCF9, 0x06) == QuickExits::Answer::look);
+    CHECK(w.bench.vm->stopped());
+    CHECK(write(0x80, 1) == QuickExits::Answer::look);
+}
+
 TEST_CASE("A move that was decoded before reaches the device; RAM is not one") {
     World w;
     w.bench.put(VmBench::code, {0x8B, 0x03});  // MOV EAX, [RBX]
