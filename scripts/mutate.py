@@ -273,7 +273,8 @@ def run(mutations, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="TEXT", help="those with TEXT in their name or file")
+    parser.add_argument("--only", metavar="TEXT", action="append", default=[],
+                        help="those with TEXT in their name or file; may be repeated")
     parser.add_argument("--part", metavar="I/N", help="the I-th of N parts of the list, from 1")
     parser.add_argument("--jobs", type=int, default=1, help="copies of the tree, each at work (1)")
     parser.add_argument("--minimum", type=float, default=95, help="per cent to be caught (95)")
@@ -290,7 +291,7 @@ def main():
             print(f"{len(mutations)} deletions fit the source")
             return 0
         if options.only:
-            mutations = [m for m in mutations if options.only in m["name"] or options.only in m["file"]]
+            mutations = [m for m in mutations if any(text in m["name"] or text in m["file"] for text in options.only)]
         if options.no_system:
             for mutation in mutations:
                 mutation["tests"] = [t for t in mutation["tests"] if not t.startswith("system.")]
