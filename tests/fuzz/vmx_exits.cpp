@@ -60,7 +60,13 @@ void fuzz_one(fuzz::Input& in) {
         MUST(reads <= 12 && writes <= 2);
         MUST(exit.reason < ExitReason::count && exit.instruction_length <= 15 && exit.raw_code == reason);
         MUST(!name_of(exit.reason).empty());
-        if (has_bit(reason, 31)) MUST(exit.reason == ExitReason::entry_failure);
+        constexpr u64 machine_check_in_entry = bit(31) | vmx::basic_exit_reason::entry_failure_machine_check;
+        if (reason == machine_check_in_entry) {
+            MUST(exit.reason == ExitReason::exception);
+            MUST(exit.exception.event.vector == exception::machine_check);
+        } else if (has_bit(reason, 31)) {
+            MUST(exit.reason == ExitReason::entry_failure);
+        }
         if (exit.interrupted) check_event(*exit.interrupted);
         switch (exit.reason) {
             case ExitReason::port_io:
