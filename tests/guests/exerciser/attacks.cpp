@@ -38,6 +38,10 @@ void task_priorities(Processor& self) {
     storm(self, [&] { store<u32>(apic + 0x80, self.line().step & 0xF0); });
 }
 void broadcasts(Processor& self) {
+    // One that is still on its way from real mode has no table to find an NMI's handler in: it would die of a
+    // triple fault, and the VM with it.
+    for (u64 other = 0; other < limits.processors; ++other)
+        while (load<u64>(reinterpret_cast<u64>(&report().lines[other].starts)) == 0) pause();
     storm(self, [] { store<u32>(apic + 0x300, 0xC4400); });  // NMIs to all others
 }
 // A timer whose period is the shortest there is, periodic, with nobody who takes it.
