@@ -18,7 +18,7 @@ constexpr unsigned ist_count = 3;
 struct alignas(page_size) CpuStacks {
     u8 guard_shadow[page_size];
     u8 shadow[page_size];
-    u8 shadow_of_ists[page_size];  // in three parts
+    u8 shadow_of_ists[page_size];  // in three parts, with no hole between: scripts/stack_use.py says they fit
     u8 guard_double_fault[page_size];
     u8 double_fault[page_size];
     u8 guard_nmi[page_size];

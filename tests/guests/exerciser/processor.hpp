@@ -64,10 +64,10 @@ inline Processor& processor(u64 number) {
 // Prepares the blocks and the code that starts the other processors; then the caller goes on in
 // processor_main().
 [[noreturn]] void start_processors(unsigned count);
-// Starts a processor, for the first time or anew.
 // Whether it goes round in its handler of NMIs. A watchpoint there ends with an IRET, which unblocks NMIs,
 // and one that comes then writes over the frame by which the handler returns.
 bool is_lost_in_nmi(const Processor& processor);
+// Starts a processor, for the first time or anew.
 void start_processor(u64 number);
 void send_ipi(u64 number, u32 command);
 // Interrupts that come though they are disabled are not taken for an error: of emulators that do that.
